@@ -1,0 +1,51 @@
+package oci
+
+import "context"
+
+// An Operation is the class of a request: limits adapt per class, metrics
+// count per class.
+type Operation string
+
+// The classes, as metrics name them.
+const (
+	OpPing          Operation = "ping"
+	OpToken         Operation = "token"
+	OpManifestRead  Operation = "manifest-read"
+	OpManifestHead  Operation = "manifest-head"
+	OpManifestWrite Operation = "manifest-write"
+	OpBlobRead      Operation = "blob-read"
+	OpBlobHead      Operation = "blob-head"
+	OpBlobWrite     Operation = "blob-write"
+	OpUploadStart   Operation = "upload-start"
+	OpList          Operation = "list"
+	OpReferrers     Operation = "referrers"
+	OpDelete        Operation = "delete"
+)
+
+type operationKey struct{}
+type backgroundKey struct{}
+
+// WithOperation marks the requests made under ctx as of one class.
+func WithOperation(ctx context.Context, op Operation) context.Context {
+	return context.WithValue(ctx, operationKey{}, op)
+}
+
+// OperationOf is the class of a request, "other" when nobody said.
+func OperationOf(ctx context.Context) Operation {
+	if op, ok := ctx.Value(operationKey{}).(Operation); ok {
+		return op
+	}
+	return "other"
+}
+
+// WithBackground marks requests of the sweep and backfill lanes: a quarter of a
+// registry's slots is closed to them.
+func WithBackground(ctx context.Context) context.Context {
+	return context.WithValue(ctx, backgroundKey{}, true)
+}
+
+// IsBackground tells whether a request belongs to the sweep or backfill lane.
+func IsBackground(ctx context.Context) bool {
+	b, _ := ctx.Value(backgroundKey{}).(bool)
+	return b
+}
