@@ -1,0 +1,87 @@
+# Everything a contributor needs, with nothing installed but Go, make and git.
+# Tools and binaries go to .cache/bin; "make" alone lists the targets.
+
+BIN     := $(CURDIR)/.cache/bin
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+# The race detector needs a C compiler; without one the tests run without it.
+CC_FOUND := $(shell set -- $$(go env CC); command -v "$$1" 2>/dev/null)
+RACE     := $(if $(CC_FOUND),-race)
+
+# TESTFLAGS goes to go test, as in: make test TESTFLAGS='-run TestCopy -count=1'
+TESTFLAGS  ?=
+TIMEOUT    ?= 20m
+FUZZTIME   ?= 30s
+BENCH      ?= .
+BENCHFLAGS ?= -benchmem
+ONCE       ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help build test unit integration race-check lint fmt vet bench fuzz demo tools registry twinport-race clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+build: ## build the static binary: ./twinport
+	@mkdir -p $(BIN)
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/twinport ./cmd/twinport
+	@cp $(BIN)/twinport twinport.new && mv -f twinport.new twinport
+
+test: race-check unit integration ## unit and integration tests of both modules, with the race detector where there is a C compiler
+
+unit: $(BIN)/test
+	$(if $(RACE),CGO_ENABLED=1) $(BIN)/test test $(RACE) -timeout $(TIMEOUT) $(TESTFLAGS) ./...
+
+integration: $(BIN)/test build registry $(if $(RACE),twinport-race)
+	@.ci/build-tools crane regctl
+	$(if $(RACE),CGO_ENABLED=1) $(BIN)/test -C integration test $(RACE) -timeout $(TIMEOUT) $(TESTFLAGS) ./...
+
+race-check:
+ifeq ($(RACE),)
+	@echo 'no C compiler found: the tests run without the race detector'
+	@test "$$CI" != true || { echo 'CI=true: the race detector may not be left out'; exit 1; }
+endif
+
+lint: ## gofmt, go vet and golangci-lint over both modules
+	@$(MAKE) --no-print-directory fmt vet
+	@.ci/build-tools golangci-lint
+	$(BIN)/golangci-lint run
+	cd integration && $(BIN)/golangci-lint run --config ../.golangci.yml
+
+fmt:
+	@unformatted=$$(git ls-files --cached --others --exclude-standard '*.go' | xargs gofmt -l); \
+	test -z "$$unformatted" || { echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; }
+
+vet:
+	go vet ./...
+	go -C integration vet ./...
+
+bench: registry ## the benchmarks of both modules, readable with benchstat (BENCH=pattern)
+	@.ci/bench '$(BENCH)' $(BENCHFLAGS)
+
+fuzz: ## each fuzz target of both modules for FUZZTIME (30s)
+	@.ci/fuzz $(FUZZTIME)
+
+demo: build registry ## three registries, three regions, a push that arrives in all of them (ONCE=1: check it and exit)
+	@$(if $(ONCE),ONCE=$(ONCE)) go -C integration run ./demo
+
+tools: ## build the tools of .ci/tools into .cache/bin (TOOLS=name for one)
+	@.ci/build-tools $(TOOLS)
+
+clean: ## remove what was built
+	rm -rf .cache twinport
+
+# CNCF distribution's registry, at the version that the integration module pins.
+registry:
+	@mkdir -p $(BIN)
+	@CGO_ENABLED=0 go -C integration build -o $(BIN)/registry github.com/distribution/distribution/v3/cmd/registry
+
+# The daemon of the integration tests that set no memory limit.
+twinport-race:
+	@mkdir -p $(BIN)
+	CGO_ENABLED=1 go build -race -o $(BIN)/twinport-race ./cmd/twinport
+
+$(BIN)/test: .ci/test.go
+	@mkdir -p $(BIN)
+	@go build -o $@ .ci/test.go
