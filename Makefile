@@ -25,7 +25,7 @@ help: ## list the targets
 
 build: ## build the static binary: ./twinport
 	@mkdir -p $(BIN)
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/twinport ./cmd/twinport
+	CGO_ENABLED=0 go build -trimpath -tags timetzdata -ldflags '$(LDFLAGS)' -o $(BIN)/twinport ./cmd/twinport
 	@cp $(BIN)/twinport twinport.new && mv -f twinport.new twinport
 
 test: race-check unit integration ## unit and integration tests of both modules, with the race detector where there is a C compiler
