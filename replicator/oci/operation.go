@@ -1,6 +1,9 @@
 package oci
 
-import "context"
+import (
+	"context"
+	"sync/atomic"
+)
 
 // An Operation is the class of a request: limits adapt per class, metrics
 // count per class.
@@ -48,4 +51,19 @@ func WithBackground(ctx context.Context) context.Context {
 func IsBackground(ctx context.Context) bool {
 	b, _ := ctx.Value(backgroundKey{}).(bool)
 	return b
+}
+
+type tallyKey struct{}
+
+// WithTally counts the requests made under ctx into n, so that a sweep can say
+// how many it made while jobs make theirs.
+func WithTally(ctx context.Context, n *atomic.Int64) context.Context {
+	return context.WithValue(ctx, tallyKey{}, n)
+}
+
+// Tally counts one request; whoever sends it calls this.
+func Tally(ctx context.Context) {
+	if n, ok := ctx.Value(tallyKey{}).(*atomic.Int64); ok {
+		n.Add(1)
+	}
 }
