@@ -67,3 +67,17 @@ func Tally(ctx context.Context) {
 		n.Add(1)
 	}
 }
+
+type freshKey struct{}
+
+// WithFreshConnection asks that requests under ctx use no connection that was
+// kept open from before: what came over one was damaged.
+func WithFreshConnection(ctx context.Context) context.Context {
+	return context.WithValue(ctx, freshKey{}, true)
+}
+
+// IsFreshConnection tells whether a request is to use a connection of its own.
+func IsFreshConnection(ctx context.Context) bool {
+	b, _ := ctx.Value(freshKey{}).(bool)
+	return b
+}
