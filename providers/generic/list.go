@@ -1,0 +1,209 @@
+package generic
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"iter"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/twinport/twinport/replicator/oci"
+)
+
+const (
+	// pageSize is what we ask for: some registries refuse more than 1,000, a
+	// few even that, and are asked again for smallPage.
+	pageSize  = 1000
+	smallPage = 100
+	// maxPage bounds one page in bytes, maxPages a whole list.
+	maxPage  = 16 << 20
+	maxPages = 100_000
+)
+
+// Repositories lists the catalog below the prefix.
+func (r *Registry) Repositories(ctx context.Context) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		c := call{
+			op: oci.OpList, what: "GET catalog", method: http.MethodGet, url: r.url("/v2/_catalog"),
+			scopes: []string{"registry:catalog:*"}, limit: maxPage,
+		}
+		prefix := ""
+		if r.spec.Prefix != "" {
+			prefix = r.spec.Prefix + "/"
+		}
+		for name, err := range r.names(ctx, c, "repositories") {
+			if err != nil {
+				yield("", unlistable(err))
+				return
+			}
+			below, ok := strings.CutPrefix(name, prefix)
+			if !ok || oci.CheckRepository(below) != nil {
+				continue
+			}
+			if !yield(below, nil) {
+				return
+			}
+		}
+	}
+}
+
+// unlistable is a catalog that is refused, or not there.
+func unlistable(err error) error {
+	var refused *oci.RegistryError
+	if !errors.As(err, &refused) {
+		return err
+	}
+	switch refused.Status {
+	case 400, 401, 403, 404, 405, 501:
+		e := *refused
+		e.Kind = oci.ErrUnlistable
+		e.Hint = "name the repositories literally under repositories.include, or let the account read the catalog"
+		return &e
+	}
+	return err
+}
+
+// Tags lists the repository's tags.
+func (p *Repository) Tags(ctx context.Context) iter.Seq2[oci.Tag, error] {
+	return func(yield func(oci.Tag, error) bool) {
+		u, err := p.path("tags/list")
+		if err != nil {
+			yield(oci.Tag{}, err)
+			return
+		}
+		c := call{op: oci.OpList, what: "GET tags " + p.full, method: http.MethodGet, url: u, scopes: p.pull(), limit: maxPage}
+		for name, err := range p.reg.names(ctx, c, "tags") {
+			if err == nil && oci.CheckTag(name) != nil {
+				continue // some lists hold digests
+			}
+			if !yield(oci.Tag{Name: name}, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// names walks the pages of a list of names.
+func (r *Registry) names(ctx context.Context, first call, field string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		var (
+			base     = *first.url
+			n        = pageSize
+			c        = first
+			previous []string
+			asked    = make(map[string]bool)
+			probe    bool // this page was asked for without a Link
+		)
+		c.url = withQuery(base, "n="+strconv.Itoa(n))
+		for range maxPages {
+			a, err := r.do(ctx, c)
+			if err != nil {
+				var refused *oci.RegistryError
+				if previous == nil && n == pageSize && errors.As(err, &refused) && refused.Status == http.StatusBadRequest {
+					n = smallPage
+					c.url = withQuery(base, "n="+strconv.Itoa(n))
+					continue
+				}
+				yield("", err)
+				return
+			}
+			page, err := parseNames(a.bytes, field)
+			if err != nil {
+				yield("", r.senseless(c.what, a.status, err.Error()))
+				return
+			}
+			fresh := newNames(previous, page)
+			if probe && len(fresh) == 0 {
+				return
+			}
+			if len(previous) > 0 && len(page) > 0 && slices.Equal(previous, page) {
+				yield("", r.senseless(c.what, a.status, "the list repeats a page"))
+				return
+			}
+			for _, name := range fresh {
+				if !yield(name, nil) {
+					return
+				}
+			}
+			asked[c.url.RawQuery] = true
+			next, err := nextPage(a.header.Values("Link"), a.url, &base)
+			switch {
+			case err != nil:
+				yield("", r.senseless(c.what, a.status, err.Error()))
+				return
+			case next == nil && len(page) == n && slices.IsSorted(page):
+				// A page that is exactly full and names no next one may be cut
+				// short by a registry that sends no links.
+				next = withQuery(base, url.Values{"n": {strconv.Itoa(n)}, "last": {page[n-1]}}.Encode())
+				probe = true
+			case next == nil:
+				return
+			default:
+				probe = false
+			}
+			if asked[next.RawQuery] {
+				yield("", r.senseless(c.what, a.status, "the list leads back to a page before"))
+				return
+			}
+			if len(asked) > 1000 { // the progress of pages is then enough
+				clear(asked)
+			}
+			previous, c.url = page, next
+		}
+		yield("", r.senseless(first.what, 0, "the list has no end"))
+	}
+}
+
+func withQuery(u url.URL, query string) *url.URL {
+	u.RawQuery = query
+	return &u
+}
+
+// newNames leaves out what the page before or the page itself has told already.
+func newNames(previous, page []string) []string {
+	seen := make(map[string]bool, len(previous)+len(page))
+	for _, name := range previous {
+		seen[name] = true
+	}
+	var fresh []string
+	for _, name := range page {
+		if !seen[name] {
+			seen[name] = true
+			fresh = append(fresh, name)
+		}
+	}
+	return fresh
+}
+
+var errNoList = errors.New("the answer is no list of names")
+
+// parseNames reads a page of a catalog or tag list. Some hold nulls or other
+// things, which are left out; a missing list is an empty one.
+func parseNames(body []byte, field string) ([]string, error) {
+	var doc map[string]json.RawMessage
+	if json.Unmarshal(body, &doc) != nil || doc == nil {
+		return nil, errNoList
+	}
+	raw, ok := doc[field]
+	if !ok {
+		if _, named := doc["name"]; named {
+			return nil, nil
+		}
+		return nil, errNoList
+	}
+	var items []any
+	if json.Unmarshal(raw, &items) != nil {
+		return nil, errNoList
+	}
+	names := make([]string, 0, len(items))
+	for _, item := range items {
+		if name, ok := item.(string); ok && name != "" {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}

@@ -1,0 +1,112 @@
+package generic
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"syscall"
+	"time"
+)
+
+const (
+	dialTimeout      = 10 * time.Second
+	handshakeTimeout = 15 * time.Second
+	// commitTimeout is how long a registry may work on what it was sent before
+	// it answers: storages move a blob of many GiB when its upload ends. Other
+	// requests get the idle time.
+	commitTimeout = 10 * time.Minute
+	// continueTimeout is how long a body waits for leave to be sent.
+	continueTimeout = 3 * time.Second
+)
+
+// Transport makes the connections to one registry: HTTP/1.1 only, since one
+// HTTP/2 connection is one congestion window, and many kept warm. The limiter
+// goes around it.
+func Transport(spec Spec) (*http.Transport, error) {
+	config, err := tlsConfig(spec.TLS)
+	if err != nil {
+		return nil, fmt.Errorf("tls of registry %s: %w", spec.Name, err)
+	}
+	allow, err := newAllowList(spec.Redirects)
+	if err != nil {
+		return nil, fmt.Errorf("redirects of registry %s: %w", spec.Name, err)
+	}
+	dialer := &net.Dialer{
+		Timeout: dialTimeout, KeepAlive: 30 * time.Second,
+		ControlContext: func(ctx context.Context, _, address string, _ syscall.RawConn) error {
+			if !isGuarded(ctx) {
+				return nil
+			}
+			return allow.checkDialed(address)
+		},
+	}
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            dialer.DialContext,
+		TLSClientConfig:        config,
+		TLSHandshakeTimeout:    handshakeTimeout,
+		Protocols:              &protocols,
+		DisableCompression:     true,
+		MaxIdleConns:           512,
+		MaxIdleConnsPerHost:    128,
+		IdleConnTimeout:        90 * time.Second,
+		ResponseHeaderTimeout:  commitTimeout,
+		ExpectContinueTimeout:  continueTimeout,
+		MaxResponseHeaderBytes: 1 << 20,
+		WriteBufferSize:        64 << 10,
+		ReadBufferSize:         64 << 10,
+	}, nil
+}
+
+func tlsConfig(files TLSFiles) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if files.CA != "" {
+		pem, err := os.ReadFile(files.CA)
+		if err != nil {
+			return nil, fmt.Errorf("ca: %w", err)
+		}
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool()
+		}
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("ca: %s holds no PEM certificate", files.CA)
+		}
+		config.RootCAs = pool
+	}
+	switch {
+	case files.Cert == "" && files.Key == "":
+	case files.Cert == "" || files.Key == "":
+		return nil, errors.New("cert and key go together; one is missing")
+	default:
+		if _, err := tls.LoadX509KeyPair(files.Cert, files.Key); err != nil {
+			return nil, fmt.Errorf("cert %s: %w", files.Cert, err)
+		}
+		// read again at each handshake, so that a renewed certificate works
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			cert, err := tls.LoadX509KeyPair(files.Cert, files.Key)
+			return &cert, err
+		}
+	}
+	return config, nil
+}
+
+type guardKey struct{}
+
+// withGuard marks a request to a host that is not the registry's own: its
+// connection may not lead into private networks.
+func withGuard(ctx context.Context) context.Context {
+	return context.WithValue(ctx, guardKey{}, true)
+}
+
+func isGuarded(ctx context.Context) bool {
+	guarded, _ := ctx.Value(guardKey{}).(bool)
+	return guarded
+}

@@ -1,0 +1,24 @@
+// Package zot is the client of a zot registry, and reads what it tells.
+package zot
+
+import (
+	"net/http"
+
+	"github.com/twinport/twinport/providers/generic"
+	"github.com/twinport/twinport/replicator/oci"
+)
+
+// New gives a client; every request goes through rt.
+func New(spec generic.Spec, rt http.RoundTripper) (*generic.Registry, error) {
+	return generic.NewWith(spec, rt, generic.Ways{Resume: true, Classify: classify})
+}
+
+// classify knows that zot takes OCI manifests alone unless told otherwise.
+func classify(op oci.Operation, err *oci.RegistryError) {
+	refused := err.Status == http.StatusUnsupportedMediaType ||
+		err.Status == http.StatusBadRequest && err.Code == "MANIFEST_INVALID" && err.Message == "unsupported media type"
+	if op == oci.OpManifestWrite && refused {
+		err.Kind = oci.ErrUnsupported
+		err.Hint = `docker manifests need http.compat: ["docker2s2"] in zot's config`
+	}
+}
