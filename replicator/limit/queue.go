@@ -1,0 +1,264 @@
+package limit
+
+import (
+	"container/list"
+	"context"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/twinport/twinport/replicator/oci"
+)
+
+// fairness is how many foreground requests may pass a background one that waits.
+const fairness = 7
+
+// A queue hands out the slots of one registry. Who waits longest goes first,
+// foreground before background; a quarter of the slots, of each class and of
+// all, is closed to background requests, and every eighth slot is theirs while
+// they wait, so that neither is starved.
+type queue struct {
+	connections int
+	bucket      *rate.Limiter // nil: no rate
+	resized     func(op oci.Operation, size int)
+
+	mu         sync.Mutex
+	classes    map[oci.Operation]*class
+	inFlight   int
+	background int
+	arrivals   uint64
+	passed     int // foreground grants since the last background one, while one waited
+	timer      *time.Timer
+}
+
+type class struct {
+	op         oci.Operation
+	window     window
+	inFlight   int
+	background int
+	waiting    [2]list.List // of *waiter: foreground, background
+}
+
+type waiter struct {
+	class      *class
+	background bool
+	arrival    uint64
+	granted    chan error // one answer
+	start      start
+	place      *list.Element // nil: no longer waiting
+}
+
+// A permit is one slot, held until release.
+type permit struct {
+	queue      *queue
+	class      *class
+	background bool
+	start      start
+	once       sync.Once
+}
+
+func newQueue(connections int, perSecond float64, resized func(oci.Operation, int)) *queue {
+	q := &queue{connections: connections, classes: make(map[oci.Operation]*class), resized: resized}
+	if perSecond > 0 {
+		// A tenth of a second's worth at once: quotas are told per second.
+		q.bucket = rate.NewLimiter(rate.Limit(perSecond), int(max(1, math.Ceil(perSecond/10))))
+	}
+	return q
+}
+
+// class finds a class of operation, or makes it.
+func (q *queue) class(op oci.Operation) *class {
+	c := q.classes[op]
+	if c == nil {
+		limit := q.connections
+		if op == oci.OpBlobRead || op == oci.OpBlobWrite {
+			// Where one registry is read and written, a copy holds a slot of
+			// both kinds: neither may take all.
+			limit = max(1, limit-max(1, limit/4))
+		}
+		c = &class{op: op, window: newWindow(limit)}
+		q.classes[op] = c
+		q.resized(op, c.window.whole())
+	}
+	return c
+}
+
+// acquire waits for a slot.
+func (q *queue) acquire(ctx context.Context, op oci.Operation, background bool) (*permit, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	q.mu.Lock()
+	c := q.class(op)
+	q.arrivals++
+	w := &waiter{class: c, background: background, arrival: q.arrivals, granted: make(chan error, 1)}
+	w.place = w.line().PushBack(w)
+	q.dispatch()
+	q.mu.Unlock()
+
+	select {
+	case err := <-w.granted:
+		return w.permit(q, err)
+	case <-ctx.Done():
+	}
+	q.mu.Lock()
+	if w.place != nil {
+		w.line().Remove(w.place)
+		w.place = nil
+		q.mu.Unlock()
+	} else {
+		q.mu.Unlock()
+		if p, err := w.permit(q, <-w.granted); err == nil {
+			p.release()
+		}
+	}
+	return nil, fmt.Errorf("wait for a slot: %w", context.Cause(ctx))
+}
+
+func (w *waiter) permit(q *queue, err error) (*permit, error) {
+	if err != nil {
+		return nil, err
+	}
+	return &permit{queue: q, class: w.class, background: w.background, start: w.start}, nil
+}
+
+func (w *waiter) line() *list.List {
+	if w.background {
+		return &w.class.waiting[1]
+	}
+	return &w.class.waiting[0]
+}
+
+// dispatch grants what can be granted; q.mu is held.
+func (q *queue) dispatch() {
+	for {
+		w, behind := q.next(false), q.next(true)
+		if w == nil || (behind != nil && q.passed >= fairness) {
+			w = behind
+		}
+		if w == nil || !q.allow() {
+			return
+		}
+		switch {
+		case w.background:
+			q.passed = 0
+		case behind != nil:
+			q.passed++
+		}
+		w.line().Remove(w.place)
+		w.place = nil
+		w.start = w.class.window.start()
+		w.class.inFlight++
+		q.inFlight++
+		if w.background {
+			w.class.background++
+			q.background++
+		}
+		w.granted <- nil
+	}
+}
+
+// next is who has waited longest of those for whom there is room.
+func (q *queue) next(background bool) *waiter {
+	if q.inFlight >= q.connections || (background && q.background >= open(q.connections)) {
+		return nil
+	}
+	var first *waiter
+	for _, c := range q.classes {
+		line := &c.waiting[0]
+		if background {
+			line = &c.waiting[1]
+		}
+		size := c.window.whole()
+		if line.Len() == 0 || c.inFlight >= size || (background && c.background >= open(size)) {
+			continue
+		}
+		if w := line.Front().Value.(*waiter); first == nil || w.arrival < first.arrival {
+			first = w
+		}
+	}
+	return first
+}
+
+// open is how many of n slots background requests may hold.
+func open(n int) int { return max(1, n-(n+3)/4) }
+
+// allow takes a token of the bucket, or arranges to come back when there is one.
+func (q *queue) allow() bool {
+	if q.bucket == nil {
+		return true
+	}
+	now := time.Now()
+	if q.bucket.AllowN(now, 1) {
+		return true
+	}
+	if q.timer == nil {
+		wait := (1 - q.bucket.TokensAt(now)) / float64(q.bucket.Limit())
+		q.timer = time.AfterFunc(max(50*time.Microsecond, time.Duration(math.Ceil(wait*1e9))), func() {
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			q.timer = nil
+			q.dispatch()
+		})
+	}
+	return false
+}
+
+// fail turns away all who wait.
+func (q *queue) fail(err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, c := range q.classes {
+		for i := range c.waiting {
+			for e := c.waiting[i].Front(); e != nil; e = c.waiting[i].Front() {
+				w := c.waiting[i].Remove(e).(*waiter)
+				w.place = nil
+				w.granted <- err
+			}
+		}
+	}
+}
+
+// reset opens all windows anew.
+func (q *queue) reset() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, c := range q.classes {
+		c.window.reset()
+		q.resized(c.op, c.window.whole())
+	}
+	q.dispatch()
+}
+
+// answered lets the window learn; the slot stays held.
+func (p *permit) answered(o outcome, latency time.Duration) {
+	q, c := p.queue, p.class
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	before := c.window.whole()
+	busy := c.inFlight >= before-before/4 || c.waiting[0].Len() > 0
+	c.window.answered(p.start, o, busy, latency, time.Now())
+	if after := c.window.whole(); after != before {
+		q.resized(c.op, after)
+		q.dispatch()
+	}
+}
+
+// release gives the slot back, once.
+func (p *permit) release() {
+	p.once.Do(func() {
+		q := p.queue
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		p.class.inFlight--
+		q.inFlight--
+		if p.background {
+			p.class.background--
+			q.background--
+		}
+		q.dispatch()
+	})
+}
