@@ -157,6 +157,11 @@ func TestDeadlineOpensCancelDoesNot(t *testing.T) {
 		"a deadline too near to judge": {func(ctx context.Context) (context.Context, context.CancelFunc) {
 			return context.WithTimeout(ctx, 10*time.Millisecond)
 		}, false},
+		"given up after a minute without an answer": {func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancelCause(ctx)
+			time.AfterFunc(time.Minute, func() { cancel(errors.New("no byte within the idle time")) })
+			return ctx, func() { cancel(nil) }
+		}, true},
 		"cancelled by the caller": {func(ctx context.Context) (context.Context, context.CancelFunc) {
 			ctx, cancel := context.WithCancel(ctx)
 			time.AfterFunc(10*time.Second, cancel)

@@ -28,6 +28,9 @@ const (
 	// A deadline that ends so soon after a request was sent says nothing about
 	// the registry.
 	patience = time.Second
+	// Who gave up on a request without a body after this long had no answer in
+	// time, whatever the reason given.
+	noAnswer = 30 * time.Second
 )
 
 // A Spec is what one registry bears.
@@ -209,7 +212,7 @@ func judge(ctx context.Context, status int, err error, took time.Duration, body 
 		return silent // what was to be sent failed, not the registry
 	case ctx.Err() != nil:
 		cause := context.Cause(ctx)
-		if took >= patience && (errors.Is(cause, context.DeadlineExceeded) || errors.Is(cause, oci.ErrUnreachable)) {
+		if took >= patience && (isTimeout(cause) || errors.Is(cause, oci.ErrUnreachable)) || took >= noAnswer && body == nil {
 			return overloaded
 		}
 		return silent

@@ -9,7 +9,7 @@ type Table struct {
 	// Windows are read in order, the first that covers the time of day holds;
 	// outside all of them there is no cap.
 	Windows []Window
-	// Location is where the day's times are told; nil: UTC.
+	// Location is where windows without their own tell the time; nil: UTC.
 	Location *time.Location
 }
 
@@ -21,6 +21,8 @@ type Window struct {
 	From, To time.Duration
 	// BytesPerSecond of 0 or less is no cap.
 	BytesPerSecond float64
+	// Location is where From and To are told; nil: the table's.
+	Location *time.Location
 }
 
 // Rate is the cap at a time in bytes per second, 0 where there is none.
@@ -28,14 +30,16 @@ func (t Table) Rate(at time.Time) float64 {
 	if len(t.Windows) == 0 {
 		return max(0, t.BytesPerSecond)
 	}
-	location := t.Location
-	if location == nil {
-		location = time.UTC
-	}
-	hour, minute, second := at.In(location).Clock()
-	day := time.Duration(hour)*time.Hour + time.Duration(minute)*time.Minute + time.Duration(second)*time.Second
 	for _, w := range t.Windows {
-		if w.covers(day) {
+		location := w.Location
+		if location == nil {
+			location = t.Location
+		}
+		if location == nil {
+			location = time.UTC
+		}
+		hour, minute, second := at.In(location).Clock()
+		if w.covers(time.Duration(hour)*time.Hour + time.Duration(minute)*time.Minute + time.Duration(second)*time.Second) {
 			return max(0, w.BytesPerSecond)
 		}
 	}

@@ -32,6 +32,7 @@ func TestTableRate(t *testing.T) {
 		"over midnight, after":        {Table{Windows: day}, "01:59:59", 10},
 		"outside all":                 {Table{Windows: day}, "05:00:00", 0},
 		"the location's clock":        {Table{Windows: day, Location: berlin}, "06:00:00", 50},
+		"a window's own clock":        {Table{Windows: []Window{{From: 8 * time.Hour, To: 9 * time.Hour, BytesPerSecond: 5, Location: berlin}}}, "06:30:00", 5},
 		"whole day":                   {Table{Windows: []Window{{BytesPerSecond: 3}}}, "13:00:00", 3},
 		"the first that covers holds": {Table{Windows: append([]Window{{From: 9 * time.Hour, To: 10 * time.Hour, BytesPerSecond: 1}}, day...)}, "09:30:00", 1},
 	} {
