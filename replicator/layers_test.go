@@ -42,7 +42,6 @@ var rooms = map[string][]string{
 	"config":              {},
 	"cmd/twinport":        {"replicator/...", "providers/...", "config"},
 	"integration":         {"providers/providertest"},
-	"deploy":              {},
 }
 
 // words is where a third party's word is spoken: the rooms that may import a
