@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -64,6 +65,7 @@ type Fault struct {
 	Times int
 
 	Delay      time.Duration // wait first; with nothing else set, then pass on
+	Jitter     time.Duration // wait up to so much more
 	Status     int           // answer this and do not pass the request on
 	RetryAfter time.Duration // with Status: that header, in whole seconds
 	Drop       bool          // close the connection without an answer
@@ -312,9 +314,13 @@ func (p *Proxy) take(req Request) *Fault {
 // meet does what a fault does before the registry is asked, and tells whether
 // that was all.
 func (p *Proxy) meet(w http.ResponseWriter, r *http.Request, f *Fault) (done bool) {
-	if f.Delay > 0 {
+	wait := f.Delay
+	if f.Jitter > 0 {
+		wait += rand.N(f.Jitter)
+	}
+	if wait > 0 {
 		select {
-		case <-time.After(f.Delay):
+		case <-time.After(wait):
 		case <-r.Context().Done():
 		case <-p.stop:
 		}

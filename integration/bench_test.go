@@ -1,0 +1,71 @@
+package integration
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/twinport/twinport/integration/harness"
+)
+
+// BenchmarkWebhooks is the rate of webhooks answered 202, each synced to disk
+// first, by 32 senders of one event each while the destination is down.
+func BenchmarkWebhooks(b *testing.B) {
+	d := harness.NewDaemon(b, harness.Config{
+		Registries: []harness.RegistryConfig{{Name: "eu", Addr: "127.0.0.1:1"}, {Name: "us", Addr: "127.0.0.1:2"}},
+		Routes:     []harness.RouteConfig{{Name: "prod", From: "eu", To: []string{"us"}, Lines: []string{"sweep: never"}}},
+	})
+	d.Start()
+	variants := harness.NewGenerator(1).Variants(500)
+	work := make(chan int)
+	done := make(chan error, 32)
+	b.ResetTimer()
+	for range 32 {
+		go func() {
+			var failed error
+			for i := range work {
+				body := harness.PushEvent("127.0.0.1:1", fmt.Sprintf("team/app%d", i%20), fmt.Sprintf("v%d", i%500), variants[i%500], time.Now())
+				if code, answer := d.Post(b.Context(), "eu", body); code != 202 {
+					failed = fmt.Errorf("webhook %d was answered %d: %s", i, code, answer)
+				}
+			}
+			done <- failed
+		}()
+	}
+	for i := range b.N {
+		work <- i
+	}
+	close(work)
+	for range 32 {
+		if err := <-done; err != nil {
+			b.Error(err)
+		}
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "webhooks/s")
+}
+
+// BenchmarkPushToProof is the time from the end of a push, told by the
+// registry's own notification, to its proof at the destination.
+func BenchmarkPushToProof(b *testing.B) {
+	d := harness.NewDaemon(b, harness.Config{})
+	eu := harness.StartRegistry(b, "eu", harness.RegistryOptions{Notify: []harness.Endpoint{d.Endpoint("eu")}})
+	us := harness.StartRegistry(b, "us", harness.RegistryOptions{})
+	d.Config = harness.Config{
+		Registries: []harness.RegistryConfig{{Name: "eu", Addr: eu.Addr}, {Name: "us", Addr: us.Addr}},
+		Routes:     []harness.RouteConfig{{Name: "prod", From: "eu", To: []string{"us"}, Lines: []string{"sweep: never"}}},
+	}
+	d.WriteConfig()
+	d.Start()
+	content := harness.NewGenerator(1)
+	proven := 0
+	for b.Loop() {
+		b.StopTimer()
+		img := content.Image(harness.ImageSpec{Layers: 2})
+		b.StartTimer()
+		if err := eu.Client().Push(b.Context(), "team/app", img, fmt.Sprintf("v%d", proven)); err != nil {
+			b.Fatal(err)
+		}
+		proven++
+		d.WaitStatus("prod", "us", "the proof", time.Minute, func(r harness.RouteStatus) bool { return r.Proven >= proven })
+	}
+}
