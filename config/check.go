@@ -1,0 +1,419 @@
+package config
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	_ "time/tzdata" // time zones are checked alike on every machine
+
+	"github.com/Masterminds/semver/v3"
+)
+
+const (
+	namePattern   = `^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`
+	regionPattern = `^[a-z0-9]+(-[a-z0-9]+)*$`
+)
+
+var (
+	nameGrammar   = regexp.MustCompile(namePattern)
+	regionGrammar = regexp.MustCompile(regionPattern)
+	envGrammar    = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	roleGrammar   = regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]+$`)
+	hostGrammar   = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*$`)
+	// repositoryGrammar is the distribution specification's.
+	repositoryGrammar = regexp.MustCompile(repositoryPattern)
+)
+
+const (
+	partPattern       = `[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*`
+	repositoryPattern = `^` + partPattern + `(?:/` + partPattern + `)*$`
+)
+
+// checkName is of registries and routes, which stand in URLs and commands.
+func checkName(s string) (what, hint string) {
+	if !nameGrammar.MatchString(s) {
+		return quote(s) + " is no name", "use letters, digits, dots, dashes and underscores, at most 63, beginning with a letter or digit"
+	}
+	return "", ""
+}
+
+func checkEnv(s string) (what, hint string) {
+	if !envGrammar.MatchString(s) || len(s) > 256 {
+		return "no name of an environment variable", "use letters, digits and underscores, without $"
+	}
+	return "", ""
+}
+
+func checkRegion(s string) (what, hint string) {
+	if !regionGrammar.MatchString(s) || len(s) > 63 {
+		return quote(s) + " is no region", "write it like eu-west-1: lower-case letters, digits and dashes"
+	}
+	return "", ""
+}
+
+func checkRoleARN(s string) (what, hint string) {
+	if !roleGrammar.MatchString(s) {
+		return quote(s) + " is no ARN of a role", "write it like arn:aws:iam::123456789012:role/NAME"
+	}
+	return "", ""
+}
+
+func checkURL(s string) (what, hint string) {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") || u.User != nil {
+		return "no URL of a queue", "write it like https://sqs.us-east-1.amazonaws.com/123456789012/NAME"
+	}
+	return "", ""
+}
+
+func checkSemVer(s string) (what, hint string) {
+	if _, err := semver.NewConstraint(s); err != nil {
+		return quote(s) + " is no version constraint", `write it like ">=1.2", "^1.4" or ">=1.2 <3 || 4.x"`
+	}
+	return "", ""
+}
+
+// checkPort takes 0 too, where a free port may be meant.
+func checkPort(s string, least int) bool {
+	n, err := strconv.Atoi(s)
+	return err == nil && n >= least && n <= 65535 && strconv.Itoa(n) == s
+}
+
+// listenKind is host:port.
+var listenKind = text{name: "host:port", most: 300, check: func(s string) (what, hint string) {
+	const want = `write it like 127.0.0.1:8480, or 0.0.0.0:8480 for all interfaces`
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return quote(s) + " is no host:port", want
+	}
+	if !checkPort(port, 0) {
+		return quote(s) + " has no port from 0 to 65535", want
+	}
+	if host != "" && !isHost(host) {
+		return quote(s) + " has no host", want
+	}
+	return "", ""
+}}
+
+// isHost takes a name or an IP address without brackets.
+func isHost(s string) bool {
+	if _, err := netip.ParseAddr(s); err == nil {
+		return true
+	}
+	if len(s) > 253 || !hostGrammar.MatchString(strings.ToLower(s)) {
+		return false
+	}
+	// What ends in a number is an address or a typing error, never a name.
+	last := s[strings.LastIndexByte(s, '.')+1:]
+	_, err := strconv.Atoi(last)
+	return err != nil
+}
+
+// loopback tells whether an address of listenKind stays on the machine.
+func loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}
+
+// checkAddress is of a registry: host[:port][/prefix].
+func checkAddress(s string) (what, hint string) {
+	if scheme, rest, ok := strings.Cut(s, "://"); ok {
+		if hint = "write " + quote(strings.TrimRight(rest, "/")) + " alone"; scheme == "http" {
+			hint += ", and plainHTTP: true"
+		}
+		return "an address has no scheme", hint
+	}
+	const want = "write it like registry.example.com, host:5000 or host/prefix"
+	if strings.ContainsAny(s, " @?#") {
+		return quote(s) + " is no registry address", want
+	}
+	host, prefix, hasPrefix := strings.Cut(s, "/")
+	name := host
+	if h, port, err := net.SplitHostPort(host); err == nil {
+		if !checkPort(port, 1) {
+			return quote(s) + " has no port from 1 to 65535", want
+		}
+		name = h
+	} else if strings.HasPrefix(host, "[") {
+		name = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+		if _, err := netip.ParseAddr(name); err != nil {
+			name = ""
+		}
+	} else if strings.Contains(host, ":") {
+		name = ""
+	}
+	if !isHost(name) {
+		return quote(s) + " is no registry address", want
+	}
+	if hasPrefix && strings.HasSuffix(prefix, "/") || hasPrefix && prefix == "" {
+		return quote(s) + " ends in a slash", "remove the slash at the end"
+	}
+	if hasPrefix && (!repositoryGrammar.MatchString(prefix) || len(prefix) > 200) {
+		return "the prefix " + quote(prefix) + " can begin no repository name", "use lower-case letters and digits, with single dots, dashes or underscores between them"
+	}
+	return "", ""
+}
+
+// canonicalHost is lower case without the scheme's own port.
+func canonicalHost(host string, plainHTTP bool) string {
+	own := ":443"
+	if plainHTTP {
+		own = ":80"
+	}
+	return strings.TrimSuffix(strings.ToLower(host), own)
+}
+
+func joinPath(parts ...string) string {
+	return strings.Join(slices.DeleteFunc(slices.Clone(parts), func(s string) bool { return s == "" }), "/")
+}
+
+// checkAllow is a network, an address or a host.
+func checkAllow(s string) (what, hint string) {
+	const want = "write a network like 10.0.0.0/8, an address, or a host name like s3.internal"
+	if strings.Contains(s, "/") {
+		network, err := netip.ParsePrefix(s)
+		switch {
+		case strings.Contains(s, "://"):
+			return quote(s) + " is no network or host", "write the host alone"
+		case err != nil:
+			return quote(s) + " is no network", want
+		case network.Masked() != network:
+			return quote(s) + " has bits behind its mask", "write " + network.Masked().String()
+		}
+		return "", ""
+	}
+	if !isHost(s) {
+		if h, _, err := net.SplitHostPort(s); err == nil && isHost(h) {
+			return quote(s) + " has a port", "write the host alone: all its ports are meant"
+		}
+		return quote(s) + " is no network or host", want
+	}
+	return "", ""
+}
+
+// sortAllow sorts networks and hosts out.
+func sortAllow(_ *walk, _ string, into reflect.Value) {
+	r := into.Addr().Interface().(*Redirects)
+	for _, s := range r.Allow {
+		if network, err := netip.ParsePrefix(s); err == nil {
+			r.Networks = append(r.Networks, network)
+		} else if ip, err := netip.ParseAddr(s); err == nil {
+			r.Networks = append(r.Networks, netip.PrefixFrom(ip, ip.BitLen()))
+		} else if s != "" {
+			r.Hosts = append(r.Hosts, strings.ToLower(s))
+		}
+	}
+}
+
+// checkPair reads certificates as TLS will.
+func checkPair(w *walk, path string, into reflect.Value) {
+	t := into.Addr().Interface().(*TLS)
+	hasCert, hasKey := w.given(join(path, "cert")), w.given(join(path, "key"))
+	if path != "tls" && hasCert != hasKey {
+		missing := map[bool]string{true: "key", false: "cert"}[hasCert]
+		w.fault(w.entry(path), "add it: a certificate and its private key go together", "%s: missing", join(path, missing))
+	}
+	if t.Cert != "" && t.Key != "" {
+		cert, err1 := w.env.ReadFile(t.Cert)
+		key, err2 := w.env.ReadFile(t.Key)
+		if err1 == nil && err2 == nil && len(cert) > 0 && len(key) > 0 {
+			if _, err := tls.X509KeyPair(cert, key); err != nil {
+				w.fault(w.at(join(path, "cert")), "both are PEM files, and the key belongs to the first certificate", "%s: certificate and key do not go together (%v)", path, err)
+			}
+		}
+	}
+	if t.CA != "" {
+		if ca, err := w.env.ReadFile(t.CA); err == nil && len(ca) > 0 && !x509.NewCertPool().AppendCertsFromPEM(ca) {
+			w.fault(w.at(join(path, "ca")), "give a PEM file with at least one certificate", "%s: %s has no certificate", join(path, "ca"), quote(t.CA))
+		}
+	}
+}
+
+// checkAuth wants one form, whole.
+func checkAuth(w *walk, path string, into reflect.Value) {
+	a := into.Addr().Interface().(*Auth)
+	var forms []string
+	if w.given(join(path, "username")) || w.given(join(path, "password")) {
+		forms = append(forms, "username with password")
+	}
+	for _, key := range []string{"token", "anonymous", "assumeRole", "azure", "google"} {
+		if w.given(join(path, key)) && (key != "anonymous" || a.Anonymous) {
+			forms = append(forms, key)
+		}
+	}
+	switch {
+	case len(forms) > 1:
+		w.fault(w.at(path), "keep one of them", "%s: more than one way to log in (%s)", path, strings.Join(forms, ", "))
+	case len(forms) == 0:
+		if !w.given(join(path, "anonymous")) {
+			w.fault(w.entry(path), "give username and password, token, or anonymous: true; or remove the key", "%s: no way to log in", path)
+		}
+	case forms[0] == "username with password":
+		for _, key := range []string{"username", "password"} {
+			if !w.given(join(path, key)) {
+				w.fault(w.entry(path), "add it: username and password go together", "%s: missing", join(path, key))
+			}
+		}
+	}
+}
+
+func checkEvents(w *walk, path string, _ reflect.Value) {
+	n := 0
+	for _, key := range []string{"sqs", "pubsub", "poll"} {
+		if w.given(join(path, key)) {
+			n++
+		}
+	}
+	if n != 1 {
+		w.fault(w.at(path), "keep one of them", "%s: want exactly one of sqs, pubsub, poll", path)
+	}
+}
+
+// checkZone gives windows without a time zone that of their neighbour.
+func checkZone(w *walk, path string, into reflect.Value) {
+	zone := into.FieldByName("Timezone").Interface().(*time.Location)
+	b := into.FieldByName("Bandwidth").Addr().Interface().(*Bandwidth)
+	if w.given(join(path, "timezone")) && len(b.Windows) == 0 && (b.Rate > 0 || !w.given(join(path, "bandwidth"))) {
+		w.fault(w.entry(join(path, "timezone")), "remove it, or give bandwidth as a list of windows", "%s: no bandwidth window uses it", join(path, "timezone"))
+	}
+	if zone == nil {
+		zone = time.UTC
+	}
+	for i := range b.Windows {
+		if b.Windows[i].Timezone == nil {
+			b.Windows[i].Timezone = zone
+		}
+	}
+	for i, x := range b.Windows {
+		for j, y := range b.Windows[:i] {
+			if x.Rate > 0 && y.Rate > 0 && x.Timezone.String() == y.Timezone.String() && x.overlaps(y) {
+				w.fault(w.at(fmt.Sprintf("%s[%d]", join(path, "bandwidth"), i)), "let each window end before the next begins",
+					"%s[%d]: overlaps window [%d]", join(path, "bandwidth"), i, j)
+			}
+		}
+	}
+}
+
+// Contains tells whether a time lies in the window.
+func (w Window) Contains(at time.Time) bool {
+	if w.Timezone != nil {
+		at = at.In(w.Timezone)
+	}
+	hour, minute, second := at.Clock()
+	return w.covers(time.Duration(hour)*time.Hour + time.Duration(minute)*time.Minute + time.Duration(second)*time.Second)
+}
+
+func (w Window) covers(clock time.Duration) bool {
+	if w.From < w.To {
+		return clock >= w.From && clock < w.To
+	}
+	return clock >= w.From || clock < w.To
+}
+
+func (w Window) overlaps(o Window) bool { return w.covers(o.From) || o.covers(w.From) }
+
+func checkWindow(w *walk, path string, into reflect.Value) {
+	window := into.Addr().Interface().(*Window)
+	if w.given(join(path, "from")) && w.given(join(path, "to")) && window.Rate > 0 && window.From == window.To {
+		w.fault(w.at(path), `give a size alone for a cap all day, or "00:00" to "24:00"`, "%s: begins and ends at the same time", path)
+	}
+}
+
+// checkRegistry takes the address apart and looks at what excludes what.
+func checkRegistry(w *walk, path string, into reflect.Value) {
+	r := into.Addr().Interface().(*Registry)
+	host, prefix, _ := strings.Cut(r.Address, "/")
+	r.Host, r.Prefix = strings.ToLower(host), prefix
+	if r.PlainHTTP && w.given(join(path, "tls")) {
+		w.fault(w.entry(join(path, "tls")), "remove one of them", "%s: of no use with plainHTTP: true", join(path, "tls"))
+	}
+	for _, f := range authTable.fields {
+		at := join(join(path, "auth"), f.key)
+		if len(f.only) > 0 && w.given(at) && r.Kind != "" && !slices.Contains(f.only, r.Kind) {
+			w.fault(w.entry(at), "log in with username and password, or token", "%s: not for kind %s, only for %s", at, r.Kind, strings.Join(f.only, " and "))
+		}
+	}
+}
+
+// checkConfig looks at everything together.
+func checkConfig(w *walk, _ string, into reflect.Value) {
+	c := into.Addr().Interface().(*Config)
+	if c.Spool.Path == "" && c.Data != "" && !w.given("spool.path") {
+		c.Spool.Path = filepath.Join(c.Data, "spool")
+	}
+	if c.Listen != "" && c.Listen == c.Admin && !strings.HasSuffix(c.Listen, ":0") {
+		w.fault(w.at("admin"), "give it a port of its own", "admin: the same address as listen")
+	}
+	checkIdentities(w, c)
+	checkRoutes(w, c)
+	checkOpen(w, c)
+}
+
+// checkIdentities refuses two names for one registry.
+func checkIdentities(w *walk, c *Config) {
+	seen := map[string]string{}
+	for i := range c.Registries {
+		r := &c.Registries[i]
+		if r.Address == "" {
+			continue
+		}
+		id := r.Identity()
+		if first, twice := seen[id]; twice {
+			w.fault(w.at(join(join("registries", r.Name), "address")), "use one name for it in all routes",
+				"registries.%s.address: the same registry as %s", r.Name, first)
+			continue
+		}
+		seen[id] = r.Name
+	}
+}
+
+// checkOpen wants secrets where strangers can knock.
+func checkOpen(w *walk, c *Config) {
+	if c.Listen != "" && !loopback(c.Listen) {
+		var bare []string
+		for i := range c.Registries {
+			r := &c.Registries[i]
+			path := join("registries", r.Name)
+			source := slices.ContainsFunc(c.Routes, func(route Route) bool { return route.From == r.Name })
+			if source && !w.given(join(path, "events")) && !w.given(join(join(path, "webhook"), "secret")) {
+				bare = append(bare, r.Name)
+			}
+		}
+		if len(bare) > 0 {
+			w.fault(w.at("listen"), "add webhook: {secret: {env: NAME}} to each, or listen on 127.0.0.1",
+				"listen: %s is open beyond loopback, and no webhook secret guards %s", c.Listen, strings.Join(bare, ", "))
+		}
+	}
+	if c.Admin != "" && !loopback(c.Admin) && !w.given("api") {
+		w.fault(w.at("admin"), "add api: {token: {env: NAME}}, or use 127.0.0.1", "admin: %s is open beyond loopback, and no api.token guards it", c.Admin)
+	}
+}
+
+// An orEmpty is a string that may be empty.
+type orEmpty struct{}
+
+func (orEmpty) word() string { return "string" }
+
+func (orEmpty) read(w *walk, n *node, path string, into reflect.Value) {
+	if n.shape == isString && n.text == "" {
+		return
+	}
+	text{}.read(w, n, path, into)
+}

@@ -1,0 +1,404 @@
+package config
+
+import (
+	"fmt"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// A walk goes over one file's nodes and the table of fields side by side.
+type walk struct {
+	*reader
+	masker
+	env   Environment
+	dir   string
+	marks map[string]mark // by path
+	files map[string]bool // named by the config
+}
+
+// mark is where a path's key and value stand.
+type mark struct{ key, value position }
+
+// at is where a path's value stands, or where the nearest path above it does.
+func (w *walk) at(path string) position {
+	for path != "" {
+		if m, ok := w.marks[path]; ok {
+			return m.value
+		}
+		cut := strings.LastIndexAny(path, ".[")
+		if cut < 0 {
+			break
+		}
+		path = path[:cut]
+	}
+	return w.marks[""].value
+}
+
+// entry is where the thing at a path begins: its key, or the item itself.
+func (w *walk) entry(path string) position {
+	if m, ok := w.marks[path]; ok {
+		return m.key
+	}
+	return w.at(path)
+}
+
+// given tells whether the file says something at a path.
+func (w *walk) given(path string) bool {
+	_, ok := w.marks[path]
+	return ok
+}
+
+// resolve makes a path of the file absolute: it is relative to the file's
+// directory.
+func (w *walk) resolve(path string) string {
+	if filepath.IsAbs(path) {
+		return filepath.Clean(path)
+	}
+	return filepath.Join(w.dir, path)
+}
+
+// A field is one key of the table.
+type field struct {
+	key  string
+	kind kind
+	// def is the default as YAML, read like a value of the file; shown is what
+	// the reference says instead, where the default depends on something.
+	def, shown string
+	required   bool
+	// notYet: the key is checked, then refused.
+	notYet bool
+	// only lists the registry kinds that know the field; none: all.
+	only []string
+	// doc says unit and effect.
+	doc string
+}
+
+// A kind reads one sort of value and describes it.
+type kind interface {
+	// read checks n and stores it; what is wrong it reports itself.
+	read(w *walk, n *node, path string, into reflect.Value)
+	// word is the value's type in the reference.
+	word() string
+}
+
+// An object is a mapping with known keys, stored in a struct whose fields have
+// the keys' names but for case.
+type object struct {
+	name, doc string
+	fields    []field
+	// check looks at the fields together, once they are read.
+	check func(w *walk, path string, into reflect.Value)
+}
+
+func (o *object) word() string { return "mapping" }
+
+func (o *object) keys() []string {
+	keys := make([]string, len(o.fields))
+	for i, f := range o.fields {
+		keys[i] = f.key
+	}
+	return keys
+}
+
+func (o *object) read(w *walk, n *node, path string, into reflect.Value) {
+	if into.Kind() == reflect.Pointer {
+		into.Set(reflect.New(into.Type().Elem()))
+		into = into.Elem()
+	}
+	if n.shape != isMap {
+		w.wrong(n, path, "a mapping", "its keys are "+strings.Join(o.keys(), ", "))
+		return
+	}
+	seen := map[string]position{}
+	for _, p := range n.pairs {
+		at := join(path, p.key)
+		if first, twice := seen[p.key]; twice {
+			w.fault(p.at, fmt.Sprintf("it is given at line %d already; keep one", first.line), "%s: the key is given twice", at)
+			continue
+		}
+		seen[p.key] = p.at
+		i := slices.IndexFunc(o.fields, func(f field) bool { return f.key == p.key })
+		if i < 0 {
+			w.unknown(p, path, o.keys())
+			continue
+		}
+		f := o.fields[i]
+		w.marks[at] = mark{p.at, p.at}
+		if p.value == nil {
+			continue // refused while reading the YAML
+		}
+		w.marks[at] = mark{p.at, p.value.at}
+		if p.value.shape == isNull {
+			w.fault(p.value.at, "give it a value, or remove the key", "%s: empty", at)
+			continue
+		}
+		f.kind.read(w, p.value, at, member(into, f.key))
+		if f.notYet {
+			w.fault(p.at, "remove the key; a later release will take it", "%s: not yet built", at)
+		}
+	}
+	for _, f := range o.fields {
+		if _, ok := seen[f.key]; ok {
+			continue
+		}
+		at := join(path, f.key)
+		switch {
+		case f.required:
+			w.fault(w.entry(path), "add it: "+brief(f.doc), "%s: missing", at)
+		case f.def != "":
+			w.fallback(f, at, member(into, f.key))
+		default:
+			w.fill(f.kind, at, member(into, f.key))
+		}
+	}
+	if o.check != nil {
+		o.check(w, path, into)
+	}
+}
+
+// brief is a doc's first sentence, for a hint.
+func brief(doc string) string {
+	if i := strings.Index(doc, ". "); i > 0 {
+		doc = doc[:i]
+	}
+	return strings.ToLower(doc[:1]) + strings.TrimSuffix(doc[1:], ".")
+}
+
+// fallback reads a field's default as if the file said it.
+func (w *walk) fallback(f field, path string, into reflect.Value) {
+	r := &reader{spans: map[*node]span{}}
+	n := r.read([]byte(f.def))
+	quiet := &walk{reader: r, masker: masker{r.spans, map[*node]bool{}}, env: w.env, dir: w.dir,
+		marks: map[string]mark{"": {}}, files: map[string]bool{}}
+	f.kind.read(quiet, n, path, into)
+	if len(r.faults) > 0 { // the table is wrong, not the file; its test says so first
+		panic(fmt.Sprintf("default of %s: %v", path, r.faults))
+	}
+}
+
+// fill sets the defaults inside an object that the file leaves out.
+func (w *walk) fill(k kind, path string, into reflect.Value) {
+	o, ok := k.(*object)
+	if !ok || into.Kind() == reflect.Pointer {
+		return
+	}
+	for _, f := range o.fields {
+		if f.def != "" {
+			w.fallback(f, join(path, f.key), member(into, f.key))
+		} else {
+			w.fill(f.kind, join(path, f.key), member(into, f.key))
+		}
+	}
+}
+
+// unknown reports a key that is not in the table.
+func (w *walk) unknown(p pair, path string, keys []string) {
+	shown := p.key
+	if secretKey.MatchString(path) && (p.value == nil || p.value.shape == isNull) {
+		shown = "…" // a mangled "token:value" is a key to YAML
+		if i := strings.IndexByte(p.key, ':'); i > 0 {
+			w.fault(p.at, "put a space after the colon", "%s: no value", join(path, p.key[:i]))
+		} else {
+			w.fault(p.at, "the keys are "+strings.Join(keys, ", "), "%s: an unknown key", path)
+		}
+		hide := &node{shape: isString, at: p.at}
+		w.spans[hide] = span{p.at, position{p.at.line, p.at.column + len([]rune(p.key))}}
+		w.hidden[hide] = true
+		return
+	}
+	if r := []rune(shown); len(r) > 60 {
+		shown = string(r[:60]) + "…"
+	}
+	w.fault(p.at, didYouMean(p.key, keys, "the keys here are "+strings.Join(keys, ", ")), "%s: unknown key", join(path, shown))
+}
+
+// wrong reports a value of the wrong shape, never the value.
+func (w *walk) wrong(n *node, path, want, hint string) {
+	if n.shape == isNull {
+		w.fault(n.at, "give it a value, or remove it", "%s: empty", path)
+		return
+	}
+	w.fault(n.at, hint, "%s: %s, want %s", path, n.shape, want)
+}
+
+// join makes a path; keys that are no words are quoted.
+func join(path, key string) string {
+	if key == "" || strings.ContainsAny(key, " .[]\"'\n\t\\") || strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		key = quote(key)
+	}
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+// member is the struct field that a key is stored in.
+func member(into reflect.Value, key string) reflect.Value {
+	return into.FieldByNameFunc(func(name string) bool { return strings.EqualFold(name, key) })
+}
+
+// A list is a list of values of one kind.
+type list struct {
+	of   kind
+	some bool // at least one
+}
+
+func (l list) word() string { return "list of " + l.of.word() }
+
+func (l list) read(w *walk, n *node, path string, into reflect.Value) {
+	if n.shape != isList {
+		hint := "begin each item with a dash, or write [a, b]"
+		if n.shape == isString || n.shape == isNumber {
+			hint = "put brackets around it: [...]"
+		}
+		w.wrong(n, path, "a list", hint)
+		return
+	}
+	if len(n.items) == 0 && l.some {
+		w.fault(n.at, "name at least one, or remove the key", "%s: an empty list", path)
+	}
+	out := reflect.MakeSlice(into.Type(), 0, len(n.items))
+	seen := map[string]bool{}
+	for i, item := range n.items {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		w.marks[at] = mark{item.at, item.at}
+		if item.shape == isString && !w.hidden[item] {
+			if seen[item.text] {
+				w.fault(item.at, "keep one of them", "%s: %s is given twice", at, quote(item.text))
+			}
+			seen[item.text] = true
+		}
+		v := reflect.New(into.Type().Elem()).Elem()
+		l.of.read(w, item, at, v)
+		out = reflect.Append(out, v)
+	}
+	into.Set(out)
+}
+
+// A named is a mapping from names to objects, kept in the file's order in a
+// slice whose elements have a Name.
+type named struct {
+	of *object
+}
+
+func (m named) word() string { return "mapping of names to " + m.of.name }
+
+func (m named) read(w *walk, n *node, path string, into reflect.Value) {
+	if n.shape == isList {
+		w.wrong(n, path, "a mapping", "write NAME: {kind: …, address: …} without dashes")
+		return
+	}
+	if n.shape != isMap {
+		w.wrong(n, path, "a mapping", "write NAME: {…}, one for each")
+		return
+	}
+	if len(n.pairs) == 0 {
+		w.fault(n.at, "add at least one", "%s: none", path)
+	}
+	out := reflect.MakeSlice(into.Type(), 0, len(n.pairs))
+	seen := map[string]position{}
+	for _, p := range n.pairs {
+		at := join(path, p.key)
+		if first, twice := seen[p.key]; twice {
+			w.fault(p.at, fmt.Sprintf("it is given at line %d already; rename one", first.line), "%s: the name is given twice", at)
+			continue
+		}
+		seen[p.key] = p.at
+		if what, hint := checkName(p.key); what != "" {
+			w.fault(p.at, hint, "%s: %s", at, what)
+		}
+		w.marks[at] = mark{p.at, p.at}
+		if p.value == nil {
+			continue
+		}
+		w.marks[at] = mark{p.at, p.value.at}
+		v := reflect.New(into.Type().Elem()).Elem()
+		v.FieldByName("Name").SetString(p.key)
+		value := p.value
+		if value.shape == isNull {
+			value = &node{shape: isMap, at: p.at} // all that is missing is said
+		}
+		m.of.read(w, value, at, v)
+		out = reflect.Append(out, v)
+	}
+	into.Set(out)
+}
+
+// A strings map, such as labels.
+type labels struct{}
+
+func (labels) word() string { return "mapping of strings" }
+
+func (labels) read(w *walk, n *node, path string, into reflect.Value) {
+	if n.shape != isMap {
+		w.wrong(n, path, "a mapping", "write {key: value}")
+		return
+	}
+	out := map[string]string{}
+	for _, p := range n.pairs {
+		at := join(path, p.key)
+		if _, twice := out[p.key]; twice {
+			w.fault(p.at, "keep one of them", "%s: the key is given twice", at)
+			continue
+		}
+		if p.value == nil {
+			continue
+		}
+		if p.value.shape != isString {
+			w.wrong(p.value, at, "a string", "put it in quotes")
+			continue
+		}
+		out[p.key] = p.value.text
+	}
+	into.Set(reflect.ValueOf(out))
+}
+
+// A choice reads by shape: a scalar one way, a list or a mapping another; each
+// way may store into a field of the value.
+type choice []way
+
+type way struct {
+	shapes []shape
+	into   string // a field of the value, empty: the value itself
+	kind   kind
+}
+
+func (c choice) word() string {
+	words := make([]string, len(c))
+	for i, o := range c {
+		words[i] = o.kind.word()
+	}
+	return strings.Join(words, " or ")
+}
+
+func (c choice) read(w *walk, n *node, path string, into reflect.Value) {
+	for _, o := range c {
+		if slices.Contains(o.shapes, n.shape) {
+			if o.into != "" {
+				into = into.FieldByName(o.into)
+			}
+			o.kind.read(w, n, path, into)
+			return
+		}
+	}
+	w.wrong(n, path, c.word(), "see the reference of the key")
+}
+
+// An oneOrMore is a list, or one value without the brackets.
+type oneOrMore struct {
+	of kind
+}
+
+func (o oneOrMore) word() string { return o.of.word() + ", or a list of them" }
+
+func (o oneOrMore) read(w *walk, n *node, path string, into reflect.Value) {
+	if n.shape == isList {
+		list{of: o.of, some: true}.read(w, n, path, into)
+		return
+	}
+	v := reflect.New(into.Type().Elem()).Elem()
+	o.of.read(w, n, path, v)
+	into.Set(reflect.Append(into, v))
+}

@@ -1,0 +1,90 @@
+package config
+
+import (
+	"context"
+	"crypto/sha256"
+	"time"
+)
+
+// watchEvery is the time between two looks of Watch.
+const watchEvery = time.Second
+
+// Watch calls changed after the content of the config file, or of a file it
+// names, has changed, until ctx ends. It looks at contents once a second, which
+// sees what notifications do not: config maps that swap links, and network
+// file systems. A change counts once it has stood still for one look, and a
+// file that is away is waited for, so that none is taken half-written. Begin it
+// before Load: a change in between is then seen at worst twice, never missed.
+// changed runs on Watch's own goroutine, no two at a time.
+func Watch(ctx context.Context, path string, changed func()) {
+	v := newVigil(path)
+	ticks := time.NewTicker(watchEvery)
+	defer ticks.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticks.C:
+			if v.look() {
+				changed()
+			}
+		}
+	}
+}
+
+// A vigil remembers what was seen of one config.
+type vigil struct {
+	path  string
+	files []string // that the config named when it could last be read
+	taken string   // what was last told of, or there at first
+	seen  string   // at the last look
+}
+
+func newVigil(path string) *vigil {
+	v := &vigil{path: path}
+	v.seen, _ = v.sum()
+	v.taken = v.seen
+	return v
+}
+
+// look tells that there is something new that has stood still.
+func (v *vigil) look() bool {
+	sum, ok := v.sum()
+	if !ok {
+		v.seen = ""
+		return false
+	}
+	still := sum == v.seen
+	v.seen = sum
+	if v.taken == "" && still { // the file was away at first
+		v.taken = sum
+		return true
+	}
+	if !still || sum == v.taken {
+		return false
+	}
+	v.taken = sum
+	return true
+}
+
+// sum stands for the content of all files; not ok while the config is away.
+func (v *vigil) sum() (string, bool) {
+	data, err := readFile(v.path)
+	if err != nil || len(data) == 0 {
+		return "", false
+	}
+	if c, _, err := Parse(v.path, data, Environment{}); err == nil {
+		v.files = c.Files
+	}
+	h := sha256.New()
+	part := sha256.Sum256(data)
+	h.Write(part[:])
+	for _, f := range v.files {
+		h.Write([]byte(f + "\x00"))
+		if content, err := readFile(f); err == nil {
+			part = sha256.Sum256(content)
+			h.Write(part[:])
+		}
+	}
+	return string(h.Sum(nil)), true
+}
