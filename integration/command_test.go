@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -273,9 +274,9 @@ func TestCommandsWhileTheDaemonRuns(t *testing.T) {
 			continue
 		}
 		r := w.Command(append(args, "--output", "json")...)
-		var any map[string]json.RawMessage
-		decode(t, r, &any)
-		if len(any) == 0 {
+		var answer map[string]json.RawMessage
+		decode(t, r, &answer)
+		if len(answer) == 0 {
 			t.Errorf("%v: %s", args, r.Stdout)
 		}
 	}
@@ -370,7 +371,7 @@ func TestReloadTakesAChangedConfigAndNoBadOne(t *testing.T) {
 	harness.WaitFor(t, "the reload", soon, func(ctx context.Context) error {
 		s, err := w.Status(ctx)
 		if err != nil || len(s.Routes) != 1 {
-			return fmt.Errorf("status is %+v, %v", s.Routes, err)
+			return fmt.Errorf("status is %+v, %w", s.Routes, errors.Join(err, errors.New("still two lines or none")))
 		}
 		return nil
 	})

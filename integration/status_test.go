@@ -160,7 +160,7 @@ func TestWebhookAnswers(t *testing.T) {
 			t.Fatal(err)
 		}
 		resp.Body.Close()
-		if resp.StatusCode != 404 {
+		if resp.StatusCode != http.StatusNotFound {
 			t.Errorf("%s at the webhook address answered %d", path, resp.StatusCode)
 		}
 	}

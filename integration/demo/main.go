@@ -23,9 +23,9 @@ func main() {
 	once := flag.Bool("once", os.Getenv("ONCE") != "", "check the result and end with 0 or 1 (or set ONCE)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	s := newStage(ctx)
 	code := s.run(func() { show(s, *once) })
+	stop()
 	os.Exit(code)
 }
 

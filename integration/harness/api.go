@@ -58,7 +58,8 @@ type Finding struct {
 // Status asks the API.
 func (d *Daemon) Status(ctx context.Context) (Status, error) {
 	var s Status
-	return s, d.api(ctx, "/api/v1/status", &s)
+	err := d.api(ctx, "/api/v1/status", &s)
+	return s, err
 }
 
 // Jobs asks the API; query is as in a URL, without "?".
@@ -67,13 +68,15 @@ func (d *Daemon) Jobs(ctx context.Context, query string) ([]Job, error) {
 		Jobs []Job
 		Next string
 	}
-	return page.Jobs, d.api(ctx, "/api/v1/jobs?"+query, &page)
+	err := d.api(ctx, "/api/v1/jobs?"+query, &page)
+	return page.Jobs, err
 }
 
 // Findings asks the API.
 func (d *Daemon) Findings(ctx context.Context) ([]Finding, error) {
 	var page struct{ Findings []Finding }
-	return page.Findings, d.api(ctx, "/api/v1/findings", &page)
+	err := d.api(ctx, "/api/v1/findings", &page)
+	return page.Findings, err
 }
 
 func (d *Daemon) api(ctx context.Context, path string, into any) error {

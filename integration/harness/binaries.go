@@ -28,7 +28,7 @@ type built struct {
 
 var binaries = map[string]*built{Twinport: {}, TwinportRace: {}, Registry: {}}
 
-// ErrNoCompiler: the race detector needs cgo, and there is no C compiler.
+// ErrNoCompiler tells that the race detector needs cgo, and there is no C compiler.
 var ErrNoCompiler = errors.New("no C compiler found")
 
 // Binary returns the path of a binary, built first where it is missing. The

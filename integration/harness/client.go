@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// ErrAbsent: the registry answered 404.
+// ErrAbsent tells that the registry answered 404.
 var ErrAbsent = errors.New("not there")
 
 // A Client speaks the distribution protocol to one registry, plainly: it is

@@ -72,7 +72,7 @@ func (g *Generator) bytes(id uint64, n int) []byte {
 	binary.LittleEndian.PutUint64(key[:], g.seed)
 	binary.LittleEndian.PutUint64(key[8:], id)
 	out := make([]byte, n)
-	rand.NewChaCha8(key).Read(out)
+	must(rand.NewChaCha8(key).Read(out))
 	return out
 }
 
@@ -88,13 +88,13 @@ func BlobOf(mediaType string, data []byte) Blob {
 func (g *Generator) layer(mediaType string, id uint64, n int) (Blob, digest.Digest) {
 	var plain bytes.Buffer
 	tw := tar.NewWriter(&plain)
-	tw.WriteHeader(&tar.Header{Name: fmt.Sprintf("data-%d-%d", g.seed, id), Size: int64(n), Mode: 0o644})
-	tw.Write(g.bytes(id, n))
-	tw.Close()
+	must(0, tw.WriteHeader(&tar.Header{Name: fmt.Sprintf("data-%d-%d", g.seed, id), Size: int64(n), Mode: 0o644}))
+	must(tw.Write(g.bytes(id, n)))
+	must(0, tw.Close())
 	var zipped bytes.Buffer
-	zw, _ := gzip.NewWriterLevel(&zipped, gzip.BestSpeed)
-	zw.Write(plain.Bytes())
-	zw.Close()
+	zw := must(gzip.NewWriterLevel(&zipped, gzip.BestSpeed))
+	must(zw.Write(plain.Bytes()))
+	must(0, zw.Close())
 	return BlobOf(mediaType, zipped.Bytes()), digest.FromBytes(plain.Bytes())
 }
 
@@ -263,7 +263,7 @@ func (g *Generator) BigBlob(n int64) Blob {
 	mark := g.bytes(g.id(), 8)
 	open := func() io.Reader { return &markedReader{mark: mark, left: n} }
 	h := sha256.New()
-	io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{open()}, make([]byte, 1<<20))
+	must(io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{open()}, make([]byte, 1<<20)))
 	return Blob{
 		Descriptor: v1.Descriptor{MediaType: v1.MediaTypeImageLayer, Digest: digest.NewDigest(digest.SHA256, h), Size: n},
 		Open:       open,

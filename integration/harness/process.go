@@ -83,7 +83,7 @@ func (p *Process) Alive() bool {
 
 // Kill ends the process with SIGKILL and waits until it is gone.
 func (p *Process) Kill() {
-	p.cmd.Process.Signal(syscall.SIGKILL)
+	_ = p.cmd.Process.Signal(syscall.SIGKILL) // it may have ended by itself
 	<-p.done
 }
 
@@ -163,7 +163,7 @@ func run(t T, deadline time.Duration, dir string, env []string, bin string, args
 	if err := <-started; err != nil {
 		t.Fatalf("start %s: %v", bin, err)
 	}
-	timer := time.AfterFunc(deadline, func() { cmd.Process.Kill() })
+	timer := time.AfterFunc(deadline, func() { _ = cmd.Process.Kill() })
 	err := cmd.Wait()
 	if !timer.Stop() {
 		t.Fatalf("%s %s did not end within %s\nstdout: %s\nstderr: %s", filepath.Base(bin), strings.Join(args, " "), deadline, stdout.String(), stderr.String())

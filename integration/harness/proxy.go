@@ -128,10 +128,10 @@ func StartProxy(t T, addr string) *Proxy {
 		},
 	}
 	p.server = &http.Server{Handler: p.handler(reverse), ErrorLog: log.New(io.Discard, "", 0)}
-	go p.server.Serve(l)
+	go func() { _ = p.server.Serve(l) }()
 	t.Cleanup(func() {
 		p.once.Do(func() { close(p.stop) })
-		p.server.Close()
+		_ = p.server.Close()
 		transport.CloseIdleConnections()
 	})
 	return p
@@ -335,7 +335,7 @@ func (p *Proxy) meet(w http.ResponseWriter, r *http.Request, f *Fault) (done boo
 	case f.Drop:
 		panic(http.ErrAbortHandler)
 	case f.Status != 0:
-		io.Copy(io.Discard, io.LimitReader(r.Body, 1<<20))
+		_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, 1<<20))
 		if f.RetryAfter > 0 {
 			w.Header().Set("Retry-After", strconv.Itoa(int(f.RetryAfter/time.Second)))
 		}

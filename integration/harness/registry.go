@@ -51,7 +51,7 @@ type Dist struct {
 func StartRegistry(t T, name string, opts RegistryOptions) *Dist {
 	t.Helper()
 	r := &Dist{Name: name, Addr: fmt.Sprintf("127.0.0.1:%d", FreePort(t)), Dir: filepath.Join(t.TempDir(), name), t: t, opts: opts}
-	if err := os.MkdirAll(r.storage(), 0o755); err != nil {
+	if err := os.MkdirAll(r.root(), 0o755); err != nil {
 		t.Fatalf("%v", err)
 	}
 	r.client = NewClient(r.Addr)
@@ -74,7 +74,9 @@ func (r *Dist) Notify(endpoints ...Endpoint) { r.opts.Notify = endpoints }
 // Options lets a test change options; they take effect at the next Start.
 func (r *Dist) Options() *RegistryOptions { return &r.opts }
 
-func (r *Dist) storage() string { return filepath.Join(r.Dir, "storage") }
+// root is the storage driver's directory, storage what distribution keeps below it.
+func (r *Dist) root() string    { return filepath.Join(r.Dir, "storage") }
+func (r *Dist) storage() string { return filepath.Join(r.root(), "docker", "registry", "v2") }
 func (r *Dist) log() string     { return filepath.Join(r.Dir, "registry.log") }
 
 // Start starts the registry again at its address.
@@ -114,19 +116,19 @@ func (r *Dist) Stop() {
 
 // Freeze stops the registry's process (SIGSTOP): connections are accepted by
 // the kernel and never answered. Thaw ends that.
-func (r *Dist) Freeze() { r.process.Signal(syscall.SIGSTOP) }
+func (r *Dist) Freeze() error { return r.process.Signal(syscall.SIGSTOP) }
 
 // Thaw lets a frozen registry go on.
-func (r *Dist) Thaw() { r.process.Signal(syscall.SIGCONT) }
+func (r *Dist) Thaw() error { return r.process.Signal(syscall.SIGCONT) }
 
 // Wipe stops the registry, removes all it holds and starts it again, empty.
 func (r *Dist) Wipe() {
 	r.t.Helper()
 	r.Stop()
-	if err := os.RemoveAll(r.storage()); err != nil {
+	if err := os.RemoveAll(r.root()); err != nil {
 		r.t.Fatalf("wipe %s: %v", r.Name, err)
 	}
-	if err := os.MkdirAll(r.storage(), 0o755); err != nil {
+	if err := os.MkdirAll(r.root(), 0o755); err != nil {
 		r.t.Fatalf("%v", err)
 	}
 	r.client.Forget()
@@ -136,7 +138,7 @@ func (r *Dist) Wipe() {
 // BlobPath is the file that holds a blob, "sha256:…".
 func (r *Dist) BlobPath(digest string) string {
 	algorithm, hex, _ := strings.Cut(digest, ":")
-	return filepath.Join(r.storage(), "docker/registry/v2/blobs", algorithm, hex[:2], hex, "data")
+	return filepath.Join(r.storage(), "blobs", algorithm, hex[:2], hex, "data")
 }
 
 // RemoveBlob takes a blob's bytes out of the storage, behind the registry's back.
@@ -165,7 +167,7 @@ func (r *Dist) CorruptBlob(digest string) {
 func (r *Dist) config() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "version: 0.1\nlog: {level: warn, accesslog: {disabled: true}}\n")
-	fmt.Fprintf(&b, "storage:\n  filesystem: {rootdirectory: %s, maxthreads: 100}\n  delete: {enabled: true}\n", r.storage())
+	fmt.Fprintf(&b, "storage:\n  filesystem: {rootdirectory: %s, maxthreads: 100}\n  delete: {enabled: true}\n", r.root())
 	fmt.Fprintf(&b, "  maintenance:\n    uploadpurging: {enabled: false}\n    readonly: {enabled: %v}\n", r.opts.ReadOnly)
 	fmt.Fprintf(&b, "http: {addr: %q, secret: integration}\n", r.Addr)
 	if r.opts.ForeignLayers {
@@ -234,7 +236,7 @@ func (r *Dist) plant(repository string, blob Blob) error {
 			return err
 		}
 	}
-	link := filepath.Join(r.storage(), "docker/registry/v2/repositories", repository, "_layers", blob.Digest.Algorithm().String(), blob.Digest.Encoded(), "link")
+	link := filepath.Join(r.storage(), "repositories", repository, "_layers", blob.Digest.Algorithm().String(), blob.Digest.Encoded(), "link")
 	if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
 		return err
 	}

@@ -52,10 +52,10 @@ func StartRelay(t T, target, authorization string) *Relay {
 	}
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	r.server = &http.Server{Handler: http.HandlerFunc(r.receive), ErrorLog: log.New(io.Discard, "", 0)}
-	go r.server.Serve(l)
+	go func() { _ = r.server.Serve(l) }()
 	t.Cleanup(func() {
 		r.stop()
-		r.server.Close()
+		_ = r.server.Close()
 		r.wait.Wait()
 		r.client.CloseIdleConnections()
 		r.mu.Lock()
@@ -133,7 +133,10 @@ func (r *Relay) receive(w http.ResponseWriter, req *http.Request) {
 			Target struct{ MediaType string }
 		}
 	}
-	json.Unmarshal(body, &envelope)
+	if err := json.Unmarshal(body, &envelope); err != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
 	r.mu.Lock()
 	for _, e := range envelope.Events {
 		if e.Action == "push" && e.Target.MediaType != "application/octet-stream" {
@@ -191,7 +194,7 @@ func (r *Relay) post(ctx context.Context, body []byte) error {
 	if err != nil {
 		return err
 	}
-	io.Copy(io.Discard, resp.Body)
+	_, _ = io.Copy(io.Discard, resp.Body)
 	resp.Body.Close()
 	if resp.StatusCode/100 != 2 {
 		return fmt.Errorf("webhook answered %s", resp.Status)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -108,7 +109,9 @@ func (d *Daemon) Start() {
 // Launch starts the daemon without waiting.
 func (d *Daemon) Launch() {
 	d.t.Helper()
-	os.Remove(filepath.Join(d.Data(), "daemon.json"))
+	if err := os.Remove(filepath.Join(d.Data(), "daemon.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		d.t.Fatalf("%v", err)
+	}
 	d.process = StartProcess(d.t, "twinport", d.binary(), []string{"serve", "--config", d.ConfigPath()}, d.Env, d.LogPath())
 }
 
@@ -146,7 +149,8 @@ func (d *Daemon) Info() (Info, error) {
 		return Info{}, err
 	}
 	var info Info
-	return info, json.Unmarshal(raw, &info)
+	err = json.Unmarshal(raw, &info)
+	return info, err
 }
 
 // Kill ends the daemon as kill -9 does.
@@ -155,7 +159,9 @@ func (d *Daemon) Kill() { d.process.Kill() }
 // Terminate sends SIGTERM and returns the exit code, failing after the deadline.
 func (d *Daemon) Terminate(deadline time.Duration) int {
 	d.t.Helper()
-	d.process.Signal(syscall.SIGTERM)
+	if err := d.process.Signal(syscall.SIGTERM); err != nil {
+		d.t.Fatalf("SIGTERM: %v", err)
+	}
 	code, err := d.process.Wait(deadline)
 	if err != nil {
 		d.t.Fatalf("SIGTERM: %v\n%s", err, tail(d.LogPath(), 4000))
