@@ -214,7 +214,7 @@ func (r *Registry) send(parent context.Context, c *call, u *url.URL, authorizati
 		answerTime = max(answerTime, commitTimeout)
 	}
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		WroteRequest: func(httptrace.WroteRequestInfo) { w.arm(answerTime) },
+		WroteRequest: func(httptrace.WroteRequestInfo) { w.arm(answerTime, errNoAnswer) },
 	})
 	req := (&http.Request{
 		Method: c.method, URL: u, Host: u.Host, Header: c.header.Clone(),
@@ -249,7 +249,7 @@ func (r *Registry) send(parent context.Context, c *call, u *url.URL, authorizati
 	if parent.Err() != nil {
 		return nil, &failure{err: r.canceled(parent, c.what)}
 	}
-	if failed := stream.failed(); failed != nil && stalled != errStalled {
+	if failed := stream.failed(); failed != nil && !isStall(stalled) {
 		return nil, &failure{err: &contentError{fmt.Errorf("%s: %s: read content: %w", r.spec.Name, c.what, failed)}}
 	}
 	return nil, r.noAnswer(c, stalled)
@@ -328,8 +328,10 @@ func discard(body io.ReadCloser) {
 
 // stallOr tells our own end of a request from the transport's errors.
 func stallOr(ctx context.Context, err error) error {
-	if context.Cause(ctx) == errStalled {
-		return errStalled
+	if cause := context.Cause(ctx); isStall(cause) {
+		return cause
 	}
 	return err
 }
+
+func isStall(err error) bool { return err == errStalled || err == errNoAnswer }

@@ -95,7 +95,7 @@ func (r *Registry) noAnswer(c *call, err error) *failure {
 		e.Hint, f.quick = "check the registry's address", true
 	case errors.Is(err, syscall.ECONNREFUSED):
 		f.quick = true
-	case errors.As(err, &op) && op.Op == "dial", errors.Is(err, errStalled):
+	case errors.As(err, &op) && op.Op == "dial":
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE),
 		strings.Contains(err.Error(), "server closed"), strings.Contains(err.Error(), "connection broken"):
 		e.Kind = oci.ErrInterrupted

@@ -2,14 +2,20 @@ package generic
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"time"
+
+	"github.com/twinport/twinport/replicator/oci"
 )
 
-// errStalled is why a request without a byte for too long was ended.
-var errStalled = errors.New("no byte within the idle time")
+// Why a request without a byte for too long was ended: the limiter's breaker
+// counts the one, not the other.
+var (
+	errNoAnswer = fmt.Errorf("no answer in time: %w", oci.ErrUnreachable)
+	errStalled  = fmt.Errorf("no byte within the idle time: %w", oci.ErrInterrupted)
+)
 
 // A watch ends a request when what is waited for takes too long. It runs only
 // while the network is waited for: not while a permit is, nor a reader of the
@@ -20,6 +26,7 @@ type watch struct {
 
 	mu     sync.Mutex
 	timer  *time.Timer
+	why    error // what the running timer would say
 	closed bool
 }
 
@@ -27,14 +34,20 @@ func newWatch(cancel context.CancelCauseFunc, idle time.Duration) *watch {
 	return &watch{cancel: cancel, idle: idle}
 }
 
-// arm begins to wait.
-func (w *watch) arm(d time.Duration) {
+// arm begins to wait; why is told should it take too long.
+func (w *watch) arm(d time.Duration, why error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.why = why
 	switch {
 	case w.closed:
 	case w.timer == nil:
-		w.timer = time.AfterFunc(d, func() { w.cancel(errStalled) })
+		w.timer = time.AfterFunc(d, func() {
+			w.mu.Lock()
+			why := w.why
+			w.mu.Unlock()
+			w.cancel(why)
+		})
 	default:
 		w.timer.Reset(d)
 	}
@@ -72,7 +85,7 @@ type sendBody struct {
 func (b *sendBody) Read(p []byte) (int, error) {
 	b.w.rest()
 	n, err := b.ReadCloser.Read(p)
-	b.w.arm(b.w.idle)
+	b.w.arm(b.w.idle, errStalled)
 	if err != nil && err != io.EOF {
 		b.mu.Lock()
 		b.err = err
@@ -103,7 +116,7 @@ func (b *readBody) Read(p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err
 	}
-	b.w.arm(b.w.idle)
+	b.w.arm(b.w.idle, errStalled)
 	n, err := b.ReadCloser.Read(p)
 	b.w.rest()
 	if err != nil && err != io.EOF {

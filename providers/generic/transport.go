@@ -11,6 +11,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/twinport/twinport/replicator/oci"
 )
 
 const (
@@ -47,7 +49,7 @@ func Transport(spec Spec) (*http.Transport, error) {
 	}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
-	return &http.Transport{
+	t := &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            dialer.DialContext,
 		TLSClientConfig:        config,
@@ -62,7 +64,23 @@ func Transport(spec Spec) (*http.Transport, error) {
 		MaxResponseHeaderBytes: 1 << 20,
 		WriteBufferSize:        64 << 10,
 		ReadBufferSize:         64 << 10,
-	}, nil
+	}
+	single := t.Clone()
+	single.DisableKeepAlives = true
+	for _, scheme := range []string{"http", "https"} {
+		t.RegisterProtocol(scheme, freshConnections{single})
+	}
+	return t, nil
+}
+
+// freshConnections gives requests that ask for it a connection of their own.
+type freshConnections struct{ single *http.Transport }
+
+func (f freshConnections) RoundTrip(req *http.Request) (*http.Response, error) {
+	if oci.IsFreshConnection(req.Context()) {
+		return f.single.RoundTrip(req)
+	}
+	return nil, http.ErrSkipAltProtocol
 }
 
 func tlsConfig(files TLSFiles) (*tls.Config, error) {

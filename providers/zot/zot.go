@@ -15,9 +15,7 @@ func New(spec generic.Spec, rt http.RoundTripper) (*generic.Registry, error) {
 
 // classify knows that zot takes OCI manifests alone unless told otherwise.
 func classify(op oci.Operation, err *oci.RegistryError) {
-	refused := err.Status == http.StatusUnsupportedMediaType ||
-		err.Status == http.StatusBadRequest && err.Code == "MANIFEST_INVALID" && err.Message == "unsupported media type"
-	if op == oci.OpManifestWrite && refused {
+	if op == oci.OpManifestWrite && err.Status == http.StatusUnsupportedMediaType {
 		err.Kind = oci.ErrUnsupported
 		err.Hint = `docker manifests need http.compat: ["docker2s2"] in zot's config`
 	}

@@ -1,0 +1,458 @@
+package providertest
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// A Fake is a registry in memory, strict as distribution is: it takes no
+// manifest whose parts are missing, keeps the part of a cut upload, and wants
+// each step of a session at its own address. Set its fields before it serves.
+type Fake struct {
+	// Username and Password: asked for where set; Tokens asks for them at
+	// /token (distribution's token specification) instead of on each request.
+	Username, Password string
+	Tokens             bool
+	// TokenSeconds is a token's life, told and kept; 0: an hour, not told.
+	TokenSeconds int
+	// Page bounds lists; MaxPage answers 400 to those that ask for more.
+	Page, MaxPage int
+	// NoCatalog, NoReferrers, NoMount, NoRanges leave abilities out.
+	NoCatalog, NoReferrers, NoMount, NoRanges bool
+	// Immutable refuses to move tags, even to what they name.
+	Immutable bool
+	// Blobs is the address to which blob reads are redirected, empty: none.
+	Blobs string
+	// Before sees every request first; true means that it has answered.
+	Before func(w http.ResponseWriter, r *http.Request) bool
+
+	mu       sync.Mutex
+	repos    map[string]*fakeRepo
+	uploads  map[string]*fakeUpload
+	tokens   map[string]fakeToken
+	next     int
+	requests []string
+}
+
+type fakeRepo struct {
+	blobs     map[digest.Digest][]byte
+	manifests map[digest.Digest]fakeManifest
+	tags      map[string]digest.Digest
+}
+
+type fakeManifest struct {
+	mediaType string
+	bytes     []byte
+	subject   digest.Digest
+}
+
+type fakeUpload struct {
+	repo string
+	data []byte
+	step int
+}
+
+type fakeToken struct {
+	scopes  []string
+	expires time.Time
+}
+
+// Requests are those served so far, as `METHOD /path`.
+func (f *Fake) Requests() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.requests)
+}
+
+// Count is how many requests so far begin with a method and hold a word.
+func (f *Fake) Count(method, word string) int {
+	n := 0
+	for _, r := range f.Requests() {
+		if strings.HasPrefix(r, method+" ") && strings.Contains(r, word) {
+			n++
+		}
+	}
+	return n
+}
+
+// Revoke ends all tokens given so far.
+func (f *Fake) Revoke() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.tokens)
+}
+
+// Blob gives a stored blob.
+func (f *Fake) Blob(repo string, d digest.Digest) ([]byte, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b, ok := f.repo(repo).blobs[d]
+	return b, ok
+}
+
+// SetBlob stores bytes under a digest, whether they are its or not.
+func (f *Fake) SetBlob(repo string, d digest.Digest, data []byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.repo(repo).blobs[d] = data
+}
+
+// SetManifest stores bytes under their digest and, where given, a tag.
+func (f *Fake) SetManifest(repo, tag, mediaType string, data []byte) digest.Digest {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d := digest.FromBytes(data)
+	f.repo(repo).manifests[d] = fakeManifest{mediaType: mediaType, bytes: data}
+	if tag != "" {
+		f.repo(repo).tags[tag] = d
+	}
+	return d
+}
+
+func (f *Fake) repo(name string) *fakeRepo {
+	if f.repos == nil {
+		f.repos = make(map[string]*fakeRepo)
+	}
+	if f.repos[name] == nil {
+		f.repos[name] = &fakeRepo{
+			blobs: make(map[digest.Digest][]byte), manifests: make(map[digest.Digest]fakeManifest), tags: make(map[string]digest.Digest),
+		}
+	}
+	return f.repos[name]
+}
+
+var fakePaths = regexp.MustCompile(`^/v2/(.+?)/(manifests|blobs/uploads|blobs|tags|referrers)/(.*)$`)
+
+// ServeHTTP serves the registry's API and, with Tokens, /token.
+func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	f.requests = append(f.requests, r.Method+" "+r.URL.Path)
+	f.mu.Unlock()
+	if f.Before != nil && f.Before(w, r) {
+		return
+	}
+	if r.URL.Path == "/token" && f.Tokens {
+		f.serveToken(w, r)
+		return
+	}
+	parts := fakePaths.FindStringSubmatch(r.URL.Path)
+	if !f.authorized(r, parts) {
+		f.challenge(w, r, parts)
+		return
+	}
+	switch {
+	case r.URL.Path == "/v2/":
+		_, _ = io.WriteString(w, "{}")
+	case r.URL.Path == "/v2/_catalog" && !f.NoCatalog:
+		f.catalog(w, r)
+	case parts == nil:
+		http.NotFound(w, r)
+	case parts[2] == "manifests":
+		f.manifest(w, r, parts[1], parts[3])
+	case parts[2] == "blobs":
+		f.blob(w, r, parts[1], digest.Digest(parts[3]))
+	case parts[2] == "blobs/uploads":
+		f.upload(w, r, parts[1], parts[3])
+	case parts[2] == "tags":
+		f.tagList(w, r, parts[1])
+	case parts[2] == "referrers" && !f.NoReferrers:
+		f.referrers(w, parts[1], digest.Digest(parts[3]))
+	default:
+		http.NotFound(w, r)
+	}
+}
+
+// Fail writes an error as distribution-spec has it.
+func Fail(w http.ResponseWriter, status int, code, message string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]any{"errors": []map[string]string{{"code": code, "message": message}}})
+}
+
+func (f *Fake) manifest(w http.ResponseWriter, r *http.Request, name, reference string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if r.Method == http.MethodPut {
+		f.putManifest(w, r, name, reference)
+		return
+	}
+	if f.repos[name] == nil {
+		Fail(w, 404, "NAME_UNKNOWN", "repository name not known to registry")
+		return
+	}
+	repo := f.repo(name)
+	d := digest.Digest(reference)
+	if tagged, ok := repo.tags[reference]; ok {
+		d = tagged
+	}
+	m, ok := repo.manifests[d]
+	if !ok {
+		Fail(w, 404, "MANIFEST_UNKNOWN", "manifest unknown")
+		return
+	}
+	if !strings.Contains(r.Header.Get("Accept"), m.mediaType) {
+		Fail(w, 404, "MANIFEST_UNKNOWN", "no such media type accepted")
+		return
+	}
+	w.Header().Set("Content-Type", m.mediaType+"; charset=utf-8")
+	w.Header().Set("Docker-Content-Digest", digest.FromBytes(m.bytes).String()) // of sha256, always
+	w.Header().Set("Content-Length", strconv.Itoa(len(m.bytes)))
+	if r.Method == http.MethodGet {
+		_, _ = w.Write(m.bytes)
+	}
+}
+
+func (f *Fake) putManifest(w http.ResponseWriter, r *http.Request, name, reference string) {
+	data, err := io.ReadAll(io.LimitReader(r.Body, 4<<20+1))
+	if err != nil {
+		return
+	}
+	if len(data) > 4<<20 {
+		Fail(w, 400, "MANIFEST_INVALID", "request body too large")
+		return
+	}
+	d := digest.FromBytes(data)
+	if asked := digest.Digest(reference); strings.Contains(reference, ":") {
+		if asked.Validate() != nil || asked.Algorithm().FromBytes(data) != asked {
+			Fail(w, 400, "DIGEST_INVALID", "provided digest did not match uploaded content")
+			return
+		}
+		d = asked
+	}
+	var doc struct {
+		Config    *v1.Descriptor  `json:"config"`
+		Layers    []v1.Descriptor `json:"layers"`
+		Manifests []v1.Descriptor `json:"manifests"`
+		Subject   *v1.Descriptor  `json:"subject"`
+	}
+	if json.Unmarshal(data, &doc) != nil {
+		Fail(w, 400, "MANIFEST_INVALID", "manifest invalid")
+		return
+	}
+	repo := f.repo(name)
+	blobs := doc.Layers
+	if doc.Config != nil {
+		blobs = append(blobs, *doc.Config)
+	}
+	for _, desc := range blobs {
+		if _, ok := repo.blobs[desc.Digest]; !ok {
+			Fail(w, 400, "MANIFEST_BLOB_UNKNOWN", "blob unknown to registry")
+			return
+		}
+	}
+	for _, desc := range doc.Manifests {
+		if _, ok := repo.manifests[desc.Digest]; !ok {
+			Fail(w, 400, "MANIFEST_BLOB_UNKNOWN", "manifest unknown to registry")
+			return
+		}
+	}
+	m := fakeManifest{mediaType: r.Header.Get("Content-Type"), bytes: data}
+	if doc.Subject != nil {
+		m.subject = doc.Subject.Digest
+		if !f.NoReferrers {
+			w.Header().Set("OCI-Subject", m.subject.String())
+		}
+	}
+	if !strings.Contains(reference, ":") {
+		if _, there := repo.tags[reference]; there && f.Immutable {
+			Fail(w, 409, "TAG_IMMUTABLE", "tag is immutable")
+			return
+		}
+		repo.tags[reference] = d
+	}
+	repo.manifests[d] = m
+	w.Header().Set("Docker-Content-Digest", digest.FromBytes(data).String())
+	w.Header().Set("Location", "/v2/"+name+"/manifests/"+d.String())
+	w.WriteHeader(http.StatusCreated)
+}
+
+func (f *Fake) blob(w http.ResponseWriter, r *http.Request, name string, d digest.Digest) {
+	f.mu.Lock()
+	data, ok := f.repo(name).blobs[d]
+	f.mu.Unlock()
+	switch {
+	case !ok:
+		Fail(w, 404, "BLOB_UNKNOWN", "blob unknown to registry")
+	case f.Blobs != "":
+		http.Redirect(w, r, f.Blobs+r.URL.Path+"?signature=s3cr3t-signature", http.StatusTemporaryRedirect)
+	default:
+		if f.NoRanges {
+			r.Header.Del("Range")
+		}
+		w.Header().Set("Content-Type", "application/octet-stream")
+		w.Header().Set("Docker-Content-Digest", d.String())
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
+	}
+}
+
+// upload serves sessions. A cut body is kept as far as it came.
+func (f *Fake) upload(w http.ResponseWriter, r *http.Request, name, id string) {
+	if r.Method == http.MethodPost {
+		f.startUpload(w, r, name)
+		return
+	}
+	f.mu.Lock()
+	u := f.uploads[id]
+	stale := u != nil && r.URL.Query().Get("step") != strconv.Itoa(u.step) && r.Method != http.MethodGet && r.Method != http.MethodDelete
+	f.mu.Unlock()
+	switch {
+	case u == nil || u.repo != name:
+		Fail(w, 404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")
+		return
+	case stale:
+		Fail(w, 416, "RANGE_INVALID", "upload resumed at wrong offset")
+		return
+	}
+	if r.Method == http.MethodPatch && !f.append(w, r, u) {
+		return
+	}
+	if r.Method == http.MethodPut && !f.take(r, u) {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch r.Method {
+	case http.MethodGet:
+		f.where(w, u, id, http.StatusNoContent)
+	case http.MethodPatch:
+		f.where(w, u, id, http.StatusAccepted)
+	case http.MethodDelete:
+		delete(f.uploads, id)
+		w.WriteHeader(http.StatusNoContent)
+	case http.MethodPut:
+		d := digest.Digest(r.URL.Query().Get("digest"))
+		if d.Validate() != nil || d.Algorithm().FromBytes(u.data) != d {
+			Fail(w, 400, "DIGEST_INVALID", "provided digest did not match uploaded content")
+			return
+		}
+		f.repo(name).blobs[d] = u.data
+		delete(f.uploads, id)
+		w.Header().Set("Docker-Content-Digest", digest.FromBytes(u.data).String())
+		w.WriteHeader(http.StatusCreated)
+	default:
+		Fail(w, 405, "UNSUPPORTED", "method")
+	}
+}
+
+func (f *Fake) startUpload(w http.ResponseWriter, r *http.Request, name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	q := r.URL.Query()
+	if mount := digest.Digest(q.Get("mount")); mount != "" && !f.NoMount {
+		if data, ok := f.repo(q.Get("from")).blobs[mount]; ok {
+			f.repo(name).blobs[mount] = data
+			w.Header().Set("Docker-Content-Digest", mount.String())
+			w.WriteHeader(http.StatusCreated)
+			return
+		}
+	}
+	f.next++
+	id := "session-" + strconv.Itoa(f.next)
+	if f.uploads == nil {
+		f.uploads = make(map[string]*fakeUpload)
+	}
+	f.uploads[id] = &fakeUpload{repo: name}
+	f.where(w, f.uploads[id], id, http.StatusAccepted)
+}
+
+// append takes a chunk that says where it belongs.
+func (f *Fake) append(w http.ResponseWriter, r *http.Request, u *fakeUpload) bool {
+	var first, last int64
+	if n, err := fmt.Sscanf(r.Header.Get("Content-Range"), "%d-%d", &first, &last); err == nil && n == 2 && first != int64(len(u.data)) {
+		Fail(w, 416, "RANGE_INVALID", "chunk out of order")
+		return false
+	}
+	return f.take(r, u)
+}
+
+func (f *Fake) take(r *http.Request, u *fakeUpload) bool {
+	var got bytes.Buffer
+	_, err := io.Copy(&got, r.Body)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	u.data = append(u.data, got.Bytes()...)
+	u.step++
+	return err == nil
+}
+
+func (f *Fake) where(w http.ResponseWriter, u *fakeUpload, id string, status int) {
+	w.Header().Set("Location", "/v2/"+u.repo+"/blobs/uploads/"+id+"?step="+strconv.Itoa(u.step))
+	w.Header().Set("Range", "0-"+strconv.Itoa(max(0, len(u.data)-1)))
+	w.WriteHeader(status)
+}
+
+func (f *Fake) tagList(w http.ResponseWriter, r *http.Request, name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.repos[name] == nil {
+		Fail(w, 404, "NAME_UNKNOWN", "repository name not known to registry")
+		return
+	}
+	var tags []string
+	for tag := range f.repo(name).tags {
+		tags = append(tags, tag)
+	}
+	f.list(w, r, "tags", tags)
+}
+
+func (f *Fake) catalog(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var names []string
+	for name := range f.repos {
+		names = append(names, name)
+	}
+	f.list(w, r, "repositories", names)
+}
+
+func (f *Fake) list(w http.ResponseWriter, r *http.Request, field string, names []string) {
+	q := r.URL.Query()
+	n, _ := strconv.Atoi(q.Get("n"))
+	if f.MaxPage > 0 && n > f.MaxPage {
+		Fail(w, 400, "PAGINATION_NUMBER_INVALID", "invalid number of results requested")
+		return
+	}
+	if f.Page > 0 && (n == 0 || n > f.Page) {
+		n = f.Page
+	}
+	sort.Strings(names)
+	start := sort.SearchStrings(names, q.Get("last"))
+	if start < len(names) && names[start] == q.Get("last") {
+		start++
+	}
+	names = names[start:]
+	if n > 0 && len(names) > n {
+		names = names[:n]
+		next := url.Values{"last": {names[n-1]}, "n": {strconv.Itoa(n)}}
+		w.Header().Set("Link", "<"+r.URL.Path+"?"+next.Encode()+`>; rel="next"`)
+	}
+	_ = json.NewEncoder(w).Encode(map[string]any{"name": "fake", field: names})
+}
+
+func (f *Fake) referrers(w http.ResponseWriter, name string, subject digest.Digest) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	index := v1.Index{MediaType: v1.MediaTypeImageIndex, Manifests: []v1.Descriptor{}}
+	index.SchemaVersion = 2
+	for d, m := range f.repo(name).manifests {
+		if m.subject == subject {
+			index.Manifests = append(index.Manifests, v1.Descriptor{MediaType: m.mediaType, Digest: d, Size: int64(len(m.bytes))})
+		}
+	}
+	w.Header().Set("Content-Type", v1.MediaTypeImageIndex)
+	_ = json.NewEncoder(w).Encode(index)
+}
