@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/twinport/twinport/integration/harness"
 )
 
@@ -185,5 +187,44 @@ func TestPasswordsAreUsedAndNeverShown(t *testing.T) {
 				t.Errorf("%v shows %q", args, secret)
 			}
 		}
+	}
+}
+
+// Filters and rename hold for webhooks and for the sweep alike: nothing else is
+// written at the destination.
+func TestOnlyWhatTheRouteNamesArrivesUnderItsNewName(t *testing.T) {
+	t.Parallel()
+	for name, silent := range map[string]bool{"by webhook": false, "by sweep": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := build(t, setup{silent: silent, route: []string{
+				"sweep: " + map[bool]string{true: "1s", false: "never"}[silent],
+				`repositories: {include: ["team/**"], exclude: ["team/scratch/**"]}`,
+				`tags: {include: ["v*", "*-rc"], exclude: ["*-dev"], semver: ">=1.2"}`,
+				`rename: "dr/{repository}"`,
+			}})
+			img := w.content.Image(harness.ImageSpec{})
+			w.Start()
+			for _, place := range [][2]string{
+				{"other/app", "v1.3.0"}, {"team/scratch/app", "v1.3.0"}, {"team/app", "v1.1.0"}, {"team/app", "v1.3.0-dev"}, {"team/app", "latest"},
+				{"team/app", "v1.3.0"}, {"team/deep/er/app", "v2.0.0"},
+			} {
+				w.push(place[0], img, place[1])
+			}
+			harness.WaitHas(t, w.us, "dr/team/app", "v1.3.0", img, soon)
+			harness.WaitHas(t, w.us, "dr/team/deep/er/app", "v2.0.0", img, soon)
+			w.WaitSettled(soon)
+			all, err := w.us.Repositories(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff([]string{"dr/team/app", "dr/team/deep/er/app"}, all); diff != "" {
+				t.Errorf("repositories: %s", diff)
+			}
+			if tags, err := w.us.Tags(t.Context(), "dr/team/app"); err != nil || len(tags) != 1 {
+				t.Errorf("tags are %v, %v", tags, err)
+			}
+			w.noFindings()
+		})
 	}
 }

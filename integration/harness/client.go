@@ -216,31 +216,51 @@ func (c *Client) Digest(ctx context.Context, repository, tag string) (digest.Dig
 // Tags lists a repository's tags; none where the repository is unknown.
 func (c *Client) Tags(ctx context.Context, repository string) ([]string, error) {
 	var out []string
-	next := c.url("%s/tags/list?n=1000", repository)
+	err := c.pages(ctx, c.url("%s/tags/list?n=1000", repository), func(body io.Reader) error {
+		var page struct{ Tags []string }
+		err := json.NewDecoder(body).Decode(&page)
+		out = append(out, page.Tags...)
+		return err
+	})
+	return out, err
+}
+
+// Repositories lists the registry's repositories, in order.
+func (c *Client) Repositories(ctx context.Context) ([]string, error) {
+	var out []string
+	err := c.pages(ctx, c.url("_catalog?n=1000"), func(body io.Reader) error {
+		var page struct{ Repositories []string }
+		err := json.NewDecoder(body).Decode(&page)
+		out = append(out, page.Repositories...)
+		return err
+	})
+	return out, err
+}
+
+// pages reads a listing to its end; a 404 is an empty one.
+func (c *Client) pages(ctx context.Context, next string, read func(io.Reader) error) error {
 	for next != "" {
 		resp, err := c.do(ctx, http.MethodGet, next, nil, 0, nil)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if resp.StatusCode == http.StatusNotFound {
 			resp.Body.Close()
-			return nil, nil
+			return nil
 		}
 		if resp.StatusCode != http.StatusOK {
-			return nil, expect(resp, nil)
+			return expect(resp, nil)
 		}
-		var page struct{ Tags []string }
-		err = json.NewDecoder(resp.Body).Decode(&page)
+		err = read(resp.Body)
 		resp.Body.Close()
 		if err != nil {
-			return nil, err
+			return err
 		}
-		out = append(out, page.Tags...)
 		if next, err = nextPage(resp); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return out, nil
+	return nil
 }
 
 func nextPage(resp *http.Response) (string, error) {
