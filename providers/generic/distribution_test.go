@@ -1,0 +1,168 @@
+package generic_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/twinport/twinport/providers/generic"
+	"github.com/twinport/twinport/providers/providertest"
+	"github.com/twinport/twinport/replicator/oci"
+)
+
+// distribution starts the CNCF registry where the tools of the repository are
+// built, or skips the test.
+func distribution(t *testing.T, auth string) string {
+	t.Helper()
+	binary, err := filepath.Abs("../../.cache/bin/registry")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(binary); err != nil {
+		t.Skip("distribution's registry is not built")
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := listener.Addr().String()
+	_ = listener.Close()
+	dir := t.TempDir()
+	config := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage:\n  filesystem: {rootdirectory: %s}\n  delete: {enabled: true}\nhttp: {addr: %q}\n%s", filepath.Join(dir, "data"), addr, auth)
+	file := filepath.Join(dir, "config.yml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, binary, "serve", file)
+	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
+	if err := cmd.Start(); err != nil {
+		cancel()
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		_ = cmd.Wait() // killed
+	})
+	up, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	defer stop()
+	for {
+		req, err := http.NewRequestWithContext(up, http.MethodGet, "http://"+addr+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp, err := http.DefaultClient.Do(req); err == nil {
+			_ = resp.Body.Close()
+			return "http://" + addr
+		}
+		select {
+		case <-up.Done():
+			t.Fatal("distribution's registry does not start")
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func TestContractDistribution(t *testing.T) {
+	htpasswd := filepath.Join(t.TempDir(), "htpasswd")
+	// bcrypt of s3cr3t-password
+	if err := os.WriteFile(htpasswd, []byte("robot:$2b$04$abcdefghijklmnopqrstuu2zWLgmO7dnRH9X49UEpIMVV5e9BUBWu\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := providertest.Suite{Catalog: true, Mount: true, Ranges: true, Strict: true, Resume: true, SHA512: true}
+	for name, c := range map[string]struct {
+		auth   string
+		change func(*generic.Spec)
+	}{
+		"open":     {"", nil},
+		"htpasswd": {fmt.Sprintf("auth:\n  htpasswd: {realm: r, path: %s}\n", htpasswd), account},
+	} {
+		t.Run(name, func(t *testing.T) {
+			url := distribution(t, c.auth)
+			s.Open = func(t *testing.T) oci.Registry { return client(t, url, c.change) }
+			providertest.Run(t, s)
+		})
+	}
+}
+
+// A cutter breaks connections to the registry after some bytes of a body, once each.
+type cutter struct {
+	net.Conn
+	mu    sync.Mutex
+	after int
+	cut   *int // how many are left to cut
+}
+
+func (c *cutter) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.after -= len(p)
+	if c.after < 0 && *c.cut > 0 {
+		*c.cut--
+		_ = c.Conn.Close()
+		return 0, io.ErrClosedPipe
+	}
+	return c.Conn.Write(p)
+}
+
+func TestResumeDistribution(t *testing.T) {
+	url := distribution(t, "")
+	cuts := 3
+	spec := generic.Spec{Name: "eu", Host: url[len("http://"):], PlainHTTP: true, Auth: generic.Auth{Anonymous: true}}
+	transport, err := generic.Transport(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dial := transport.DialContext
+	transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return &cutter{Conn: conn, after: 3 << 20, cut: &cuts}, nil
+	}
+	reg, err := generic.New(spec, transport)
+	if err != nil {
+		t.Fatal(err)
+	}
+	repo := reg.Repository("team/app")
+	content := providertest.Random(16 << 20)
+	desc := providertest.Describe(v1.MediaTypeImageLayer, content)
+	upload, _, err := repo.Start(t.Context(), desc, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := &countingBody{Bytes: content}
+	if err := upload.Put(t.Context(), body); err != nil && !errors.Is(err, oci.ErrUploadUnknown) {
+		t.Fatal(err)
+	} else if err != nil {
+		t.Fatalf("the session was lost: %v", err)
+	}
+	if cuts != 0 || len(body.offsets) < 3 || body.offsets[len(body.offsets)-1] < 6<<20 {
+		t.Fatalf("%d cuts left; bodies opened at %v", cuts, body.offsets)
+	}
+	if n, err := repo.Stat(t.Context(), desc.Digest); err != nil || n != desc.Size {
+		t.Fatalf("stat: %d, %v", n, err)
+	}
+}
+
+type countingBody struct {
+	providertest.Bytes
+	offsets []int64
+}
+
+func (b *countingBody) Open(ctx context.Context, offset int64) (io.ReadCloser, error) {
+	b.offsets = append(b.offsets, offset)
+	return b.Bytes.Open(ctx, offset)
+}
