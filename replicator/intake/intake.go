@@ -1,0 +1,238 @@
+// Package intake is the registries' door: `POST /hooks/{registry}` (design
+// section 8). It authenticates a webhook, bounds it, has the registry's decoder
+// read it, checks every name against the specs' grammars and the registry's
+// prefix, and answers 202 only when what it told has been accepted for good.
+// Nothing a request says can name another registry than the one it was sent to
+// (P10). Nothing is asked of a registry here.
+package intake
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/twinport/twinport/replicator"
+)
+
+const (
+	acceptTime = 10 * time.Second
+	// retryAfter in seconds is what a sender is asked to wait where we cannot commit.
+	retryAfter = 5
+)
+
+// A Decoder reads what one kind of registry sends; which one is asked follows
+// from the config, never from the request. The body is valid JSON. Decoders
+// keep no state and give no more than replicator.MaxWebhookEvents events.
+type Decoder interface {
+	Decode(header http.Header, body []byte) replicator.Decoded
+}
+
+// A Registry is one that may send webhooks.
+type Registry struct {
+	Name string
+	// Prefix of the registry's address: names outside it are ignored, and it
+	// is taken off the others. Empty: none.
+	Prefix string
+	// Secrets are asked for anew with each request; any of them proves the
+	// sender. None at all: whoever reaches the address may send.
+	Secrets []func() (string, error)
+	Decoder Decoder
+}
+
+// Metrics counts answers: twinport_webhooks_total{registry,code}. The registry
+// is empty where the request named none of ours.
+type Metrics interface {
+	Webhook(registry string, code int)
+}
+
+// Options are what an Intake works with.
+type Options struct {
+	// Accept stores what a request told, and returns when that is durable: how
+	// many of the events made or renewed a job. sweepDue names registries that
+	// may have changed in ways no event tells. An error is answered with 503.
+	// Its context outlives the request: a sender that hangs up loses nothing.
+	Accept func(ctx context.Context, events []replicator.Event, findings []replicator.Finding, sweepDue []string) (accepted int, err error)
+	// Log may be nil; Metrics may be nil; Now is time.Now when nil.
+	Log     *zap.Logger
+	Metrics Metrics
+	Now     func() time.Time
+}
+
+// An Intake serves `/hooks/{registry}`.
+type Intake struct {
+	accept     func(context.Context, []replicator.Event, []replicator.Finding, []string) (int, error)
+	log        quietLog
+	metrics    Metrics
+	now        func() time.Time
+	registries atomic.Pointer[map[string]Registry]
+	large      gate // bodies of senders that are known
+	unproven   gate // bodies that must be read to know the sender
+}
+
+// New gives an Intake that knows no registry yet.
+func New(o Options) *Intake {
+	i := &Intake{accept: o.Accept, metrics: o.Metrics, now: o.Now, large: make(gate, 8), unproven: make(gate, 2)}
+	if i.now == nil {
+		i.now = time.Now
+	}
+	log := o.Log
+	if log == nil {
+		log = zap.NewNop()
+	}
+	i.log = quietLog{log: log.With(zap.String("component", "intake")), now: i.now}
+	i.Swap(nil)
+	return i
+}
+
+// Swap replaces all registries at once: a reload.
+func (i *Intake) Swap(registries []Registry) {
+	named := make(map[string]Registry, len(registries))
+	for _, r := range registries {
+		named[r.Name] = r
+	}
+	i.registries.Store(&named)
+}
+
+// A reply is what a request is answered.
+type reply struct {
+	status            int
+	accepted, ignored int
+	// problem is told the sender in place of the counts; detail is for the log alone.
+	problem string
+	detail  error
+}
+
+// ServeHTTP answers one webhook.
+func (i *Intake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	name, ok := strings.CutPrefix(r.URL.Path, "/hooks/")
+	registry, known := (*i.registries.Load())[name]
+	// A body nobody reads to its end must not hold the connection either.
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(bodyTime))
+	var a reply
+	switch {
+	case !ok || !known:
+		a = reply{status: http.StatusNotFound, problem: "no registry of that name"}
+	case r.Method != http.MethodPost:
+		w.Header().Set("Allow", http.MethodPost)
+		a = reply{status: http.StatusMethodNotAllowed, problem: "webhooks are sent with POST"}
+	default:
+		a = i.receive(r, registry, control)
+	}
+	switch a.status {
+	case http.StatusUnauthorized:
+		w.Header().Set("WWW-Authenticate", `Bearer realm="twinport"`)
+	case http.StatusUnsupportedMediaType:
+		w.Header().Set("Accept-Encoding", "identity")
+	case http.StatusServiceUnavailable:
+		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
+	}
+	i.log.answered(registry.Name, a)
+	if i.metrics != nil {
+		i.metrics.Webhook(registry.Name, a.status)
+	}
+	a.write(w)
+}
+
+func (a reply) write(w http.ResponseWriter) {
+	var body any = struct {
+		Accepted int `json:"accepted"`
+		Ignored  int `json:"ignored"`
+	}{a.accepted, a.ignored}
+	if a.problem != "" {
+		body = struct {
+			Error string `json:"error"`
+		}{a.problem}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(a.status)
+	_ = json.NewEncoder(w).Encode(body) // the sender may be gone
+}
+
+// receive takes one POST to a registry of ours.
+func (i *Intake) receive(r *http.Request, registry Registry, control *http.ResponseController) reply {
+	proof, err := registry.prove(r)
+	switch {
+	case err != nil:
+		return reply{status: http.StatusServiceUnavailable, problem: "the webhook secret cannot be read", detail: err}
+	case !proof.given && len(proof.macs) == 0:
+		return reply{status: http.StatusUnauthorized, problem: "wrong or missing webhook secret"}
+	}
+	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return reply{status: http.StatusUnsupportedMediaType, problem: "send the body without a content encoding"}
+	}
+	gate := i.large
+	if !proof.given {
+		gate = i.unproven
+	}
+	body, release, err := readBody(r, gate)
+	defer release()
+	switch {
+	case errors.Is(err, errTooLarge) && proof.given:
+		return i.tooLarge(r.Context(), registry)
+	case errors.Is(err, errTooLarge):
+		return reply{status: http.StatusRequestEntityTooLarge, problem: "the body is over 8 MiB"}
+	case errors.Is(err, errBusy):
+		return reply{status: http.StatusServiceUnavailable, problem: "too many large bodies at once", detail: err}
+	case errors.Is(err, errTooSlow):
+		return reply{status: http.StatusRequestTimeout, problem: "the body took too long", detail: err}
+	case err != nil:
+		return reply{status: http.StatusBadRequest, problem: "the body ended early", detail: err}
+	}
+	_ = control.SetReadDeadline(time.Time{}) // it would end the wait for the commit
+	if !proof.given && !proof.signed(body) {
+		return reply{status: http.StatusUnauthorized, problem: "wrong webhook signature"}
+	}
+	if !json.Valid(body) {
+		return reply{status: http.StatusBadRequest, problem: "the body is not JSON"}
+	}
+	return i.take(r.Context(), registry, registry.Decoder.Decode(r.Header, body))
+}
+
+// take has what was told accepted.
+func (i *Intake) take(ctx context.Context, registry Registry, d replicator.Decoded) reply {
+	if d.Ping {
+		return reply{status: http.StatusOK}
+	}
+	now := i.now().UTC()
+	events, ignored, refused := registry.check(d, now)
+	var findings []replicator.Finding
+	var sweepDue []string
+	if refused.n > 0 {
+		findings = []replicator.Finding{registry.unusable(refused.message(), now)}
+		sweepDue = []string{registry.Name}
+	}
+	total := len(events) + ignored + refused.n
+	if len(events) == 0 && len(findings) == 0 {
+		return reply{status: http.StatusAccepted, ignored: total}
+	}
+	accepted, err := i.commit(ctx, events, findings, sweepDue)
+	if err != nil {
+		return reply{status: http.StatusServiceUnavailable, problem: "cannot be stored now, send it again", detail: err}
+	}
+	accepted = min(max(accepted, 0), len(events))
+	return reply{status: http.StatusAccepted, accepted: accepted, ignored: total - accepted}
+}
+
+// tooLarge: what is not read may have told anything.
+func (i *Intake) tooLarge(ctx context.Context, registry Registry) reply {
+	f := registry.unusable("webhook body over 8 MiB was not read", i.now().UTC())
+	if _, err := i.commit(ctx, nil, []replicator.Finding{f}, []string{registry.Name}); err != nil {
+		return reply{status: http.StatusServiceUnavailable, problem: "cannot be stored now, send it again", detail: err}
+	}
+	return reply{status: http.StatusRequestEntityTooLarge, problem: "the body is over 8 MiB"}
+}
+
+func (i *Intake) commit(ctx context.Context, events []replicator.Event, findings []replicator.Finding, sweepDue []string) (int, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), acceptTime)
+	defer cancel()
+	return i.accept(ctx, events, findings, sweepDue)
+}

@@ -1,0 +1,121 @@
+package intake
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// maxProofs bounds how many values of one header or parameter are looked at.
+const maxProofs = 8
+
+// signatureHeaders carry the HMAC-SHA256 of the body in hex, with or without
+// `sha256=` before it (GitHub, Gitea, Forgejo, Gogs).
+var signatureHeaders = []string{"X-Hub-Signature-256", "X-Gitea-Signature", "X-Forgejo-Signature", "X-Gogs-Signature"}
+
+// A proof is what a request has to show for itself.
+type proof struct {
+	given   bool     // a secret was shown, or none is asked for
+	macs    [][]byte // signatures to hold against the body
+	secrets []string
+}
+
+// prove looks at what a request shows before its body is read. An error: no
+// secret can be read, so nobody can be let in.
+func (registry Registry) prove(r *http.Request) (proof, error) {
+	if len(registry.Secrets) == 0 {
+		return proof{given: true}, nil
+	}
+	var p proof
+	var faults []error
+	for n, read := range registry.Secrets {
+		secret, err := read()
+		switch {
+		case err != nil:
+			faults = append(faults, fmt.Errorf("webhook secret %d of %s: %w", n+1, registry.Name, err))
+		case secret != "":
+			p.secrets = append(p.secrets, secret)
+		}
+	}
+	if len(p.secrets) == 0 {
+		return proof{}, errors.Join(append(faults, fmt.Errorf("%s has no usable webhook secret", registry.Name))...)
+	}
+	for _, shown := range shownSecrets(r) {
+		for _, secret := range p.secrets {
+			// No early end: how long it takes tells nothing.
+			if equal(shown, secret) {
+				p.given = true
+			}
+		}
+	}
+	p.macs = shownSignatures(r.Header)
+	return p, nil
+}
+
+// signed tells whether a signature is one of the body.
+func (p proof) signed(body []byte) bool {
+	ok := false
+	for _, secret := range p.secrets {
+		mac := hmac.New(sha256.New, []byte(secret))
+		mac.Write(body)
+		sum := mac.Sum(nil)
+		for _, shown := range p.macs {
+			if hmac.Equal(sum, shown) {
+				ok = true
+			}
+		}
+	}
+	return ok
+}
+
+// equal compares in a time that depends on neither content nor, by hashing, on length.
+func equal(a, b string) bool {
+	x, y := sha256.Sum256([]byte(a)), sha256.Sum256([]byte(b))
+	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
+}
+
+// shownSecrets are all that may be the secret: an Authorization as it stands,
+// its bearer token, its basic password, and the parameter key.
+func shownSecrets(r *http.Request) []string {
+	var shown []string
+	for _, value := range first(r.Header.Values("Authorization")) {
+		shown = append(shown, value)
+		scheme, rest, _ := strings.Cut(value, " ")
+		rest = strings.TrimSpace(rest)
+		switch {
+		case strings.EqualFold(scheme, "Bearer"):
+			shown = append(shown, rest)
+		case strings.EqualFold(scheme, "Basic"):
+			decoded, err := base64.StdEncoding.DecodeString(rest)
+			if _, password, ok := strings.Cut(string(decoded), ":"); ok && err == nil {
+				shown = append(shown, password)
+			}
+		}
+	}
+	if query, err := url.ParseQuery(r.URL.RawQuery); err == nil {
+		shown = append(shown, first(query["key"])...)
+	}
+	return shown
+}
+
+func shownSignatures(header http.Header) [][]byte {
+	var macs [][]byte
+	for _, name := range signatureHeaders {
+		for _, value := range first(header.Values(name)) {
+			mac, err := hex.DecodeString(strings.TrimPrefix(value, "sha256="))
+			if err == nil && len(mac) == sha256.Size {
+				macs = append(macs, mac)
+			}
+		}
+	}
+	return macs
+}
+
+func first(values []string) []string { return values[:min(len(values), maxProofs)] }
