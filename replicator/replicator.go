@@ -188,6 +188,9 @@ type Job struct {
 	Generation int64
 	CreatedAt  time.Time
 	UpdatedAt  time.Time
+	// HeldDigest is what a person holds at this tag, empty when nothing: a job
+	// that finds the source's tag to name it ends Held.
+	HeldDigest digest.Digest
 }
 
 // Reference is the tag, or the digest where there is none.
