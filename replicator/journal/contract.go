@@ -138,6 +138,7 @@ type Behind struct {
 	Route, Destination, Repository, Tag string
 	Wanted, Proven                      digest.Digest // Proven is empty where nothing is
 	PushedAt                            time.Time
+	BehindSince                         time.Time
 	State                               replicator.JobState
 	Error                               *replicator.JobError
 	ID                                  string
