@@ -15,11 +15,14 @@ import (
 // earliestCreated: reproducible builds write 1970 or 1980 as an image's time.
 var earliestCreated = time.Date(1991, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// NeedsAges tells whether a route chooses tags by their age, so that SelectTags
-// is to be asked.
-func (r *Rules) NeedsAges(route string) bool {
+// Ages tells whether a route chooses tags by their age, so that SelectTags is
+// to be asked, and how many of the newest it keeps (0: all that pass maxAge).
+func (r *Rules) Ages(route string) (needed bool, newest int) {
 	ru := r.byName[route]
-	return ru != nil && (ru.Tags.MaxAge > 0 || ru.Tags.Newest > 0)
+	if ru == nil {
+		return false, 0
+	}
+	return ru.Tags.MaxAge > 0 || ru.Tags.Newest > 0, ru.Tags.Newest
 }
 
 // SelectTags chooses among the tags of one repository by a route's maxAge and
@@ -96,10 +99,10 @@ func (ru *rule) newest(tags []aging, choices []replicator.TagChoice) {
 		}
 		from = to
 	}
-	for place, tag := range tags[n:] {
+	for _, tag := range tags[n:] {
 		choice := &choices[tag.index]
 		choice.Kept = false
-		choice.Reason = fmt.Sprintf("tag %s is number %d by age, over newest %d of route %s", tag.name, n+place+1, n, ru.Name)
+		choice.Reason = fmt.Sprintf("tag %s is not among the newest %d of route %s", tag.name, n, ru.Name)
 	}
 }
 

@@ -75,8 +75,8 @@ func TestSelectTags(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			rules := newRules(t, Route{Tags: tt.filter})
-			if want := tt.filter.MaxAge > 0 || tt.filter.Newest > 0; rules.NeedsAges("prod") != want {
-				t.Errorf("NeedsAges is not %v", want)
+			if needed, newest := rules.Ages("prod"); needed != (tt.name != "no filter keeps all, asks nothing") || newest != tt.filter.Newest {
+				t.Errorf("Ages: got %v %d", needed, newest)
 			}
 			for range 5 { // whatever order they come in
 				var kept, noAge, wants []string
@@ -124,8 +124,8 @@ func TestSelectTagsReasons(t *testing.T) {
 		"tag a is 120d old, over maxAge 90d of route prod",
 		"tag b is 100d old by its image, over maxAge 90d of route prod",
 		"",
-		"tag d is number 2 by age, over newest 1 of route prod",
-		"tag e is number 3 by age, over newest 1 of route prod",
+		"tag d is not among the newest 1 of route prod",
+		"tag e is not among the newest 1 of route prod",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -133,7 +133,7 @@ func TestSelectTagsReasons(t *testing.T) {
 	if choice := rules.SelectTags("test", tags[:1], now)[0]; choice.Kept || choice.Reason != `no route "test"` {
 		t.Errorf("unknown route: got %+v", choice)
 	}
-	if rules.NeedsAges("test") {
+	if needed, _ := rules.Ages("test"); needed {
 		t.Error("an unknown route needs ages")
 	}
 }

@@ -1,0 +1,346 @@
+package sweep
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/twinport/twinport/replicator"
+	"github.com/twinport/twinport/replicator/oci"
+	"github.com/twinport/twinport/replicator/oci/ocitest"
+)
+
+func TestDestinationFails(t *testing.T) {
+	w := newWorld(t, ocitest.Options{})
+	for _, name := range []string{"a", "b"} {
+		w.twins(name, "v1", 1)
+		w.eu.Push(name, "v2", image(name))
+	}
+	w.request.Destinations[0].Registry = altered{Registry: w.us, tags: func(name string, tags iter.Seq2[oci.Tag, error]) iter.Seq2[oci.Tag, error] {
+		if name == "a" {
+			return cutAfter(0, oci.ErrInterrupted, tags)
+		}
+		return tags
+	}}
+	result := w.sweep()
+	if diff := cmp.Diff([]string{"ap a:v2 missing", "ap b:v2 missing", "us b:v2 missing"}, w.lines()); diff != "" {
+		t.Error(diff)
+	}
+	if !errors.Is(result.Failed["us"], oci.ErrInterrupted) || result.Failed["ap"] != nil || !result.Complete || len(result.Voided) != 0 {
+		t.Errorf("got %+v", result)
+	}
+	if len(w.checkpoints) != 0 {
+		t.Errorf("checkpoints past a failure: %v", w.checkpoints)
+	}
+}
+
+func TestDestinationGivenUp(t *testing.T) {
+	w := newWorld(t, ocitest.Options{})
+	w.request.Concurrency = 1
+	for i := range 20 {
+		w.twins(fmt.Sprintf("app%02d", i), "v1", 1)
+	}
+	w.us.OnCall(func(context.Context, ocitest.Call) error { return oci.ErrUnreachable })
+	result := w.sweep()
+	if n := w.us.Count(); n != giveUpAfter {
+		t.Errorf("%d requests at a destination that does not answer, want %d", n, giveUpAfter)
+	}
+	if !errors.Is(result.Failed["us"], oci.ErrUnreachable) || !result.Complete || result.InSync != 20 {
+		t.Errorf("got %+v", result)
+	}
+	w.ap.OnCall(func(context.Context, ocitest.Call) error { return oci.ErrUnreachable })
+	if result := w.sweep(); result.Complete || len(result.Failed) != 2 || result.Repositories > giveUpAfter+1 {
+		t.Errorf("nobody left to compare with: %+v", result)
+	}
+}
+
+func TestSourceFails(t *testing.T) {
+	t.Run("a page of tags", func(t *testing.T) {
+		w := newWorld(t, ocitest.Options{})
+		w.only("us")
+		for _, name := range []string{"a", "b", "c"} {
+			w.eu.Push(name, "v1", image("1"))
+			w.eu.Push(name, "v2", image("2"))
+		}
+		w.request.Source = altered{Registry: w.eu, tags: func(name string, tags iter.Seq2[oci.Tag, error]) iter.Seq2[oci.Tag, error] {
+			if name == "b" {
+				return cutAfter(1, oci.ErrInterrupted, tags)
+			}
+			return tags
+		}}
+		w.request.Concurrency = 1
+		result := w.sweep()
+		if result.Complete || !errors.Is(result.Sources, oci.ErrInterrupted) || result.Emitted != 4 || len(result.Failed) != 0 {
+			t.Errorf("got %+v %v", result, w.lines())
+		}
+		if diff := cmp.Diff([]string{"a"}, w.checkpoints); diff != "" {
+			t.Errorf("a cursor past what failed: %s", diff)
+		}
+	})
+	t.Run("a page of the catalog", func(t *testing.T) {
+		w := newWorld(t, ocitest.Options{})
+		w.only("us")
+		w.eu.Push("a", "v1", image("1"))
+		w.eu.Push("b", "v1", image("1"))
+		w.request.Source = altered{Registry: w.eu, names: func(names iter.Seq2[string, error]) iter.Seq2[string, error] {
+			return cutAfter(1, oci.ErrInterrupted, names)
+		}}
+		result := w.sweep()
+		if result.Complete || !errors.Is(result.Sources, oci.ErrInterrupted) || result.Emitted != 1 {
+			t.Errorf("got %+v", result)
+		}
+	})
+	t.Run("one HEAD", func(t *testing.T) {
+		w := newWorld(t, ocitest.Options{})
+		w.only("us")
+		for _, tag := range []string{"v1", "v2", "v3"} {
+			w.eu.Push("a", tag, image(tag))
+		}
+		w.eu.OnCall(func(_ context.Context, c ocitest.Call) error {
+			if c.Method == ocitest.HeadManifest && c.Reference == "v2" {
+				return oci.ErrDenied
+			}
+			return nil
+		})
+		result := w.sweep()
+		if result.Complete || !errors.Is(result.Sources, oci.ErrDenied) || result.Emitted != 2 || result.Tags != 2 {
+			t.Errorf("got %+v", result)
+		}
+	})
+	t.Run("a tag without its manifest", func(t *testing.T) {
+		w := newWorld(t, ocitest.Options{})
+		w.only("us")
+		w.eu.Push("a", "v1", image("1"))
+		w.eu.Push("a", "v2", image("2"))
+		w.eu.Remove("a", image("2").Digest())
+		result := w.sweep()
+		if !result.Complete || result.Emitted != 1 || len(result.Findings) != 1 || result.Findings[0].Kind != replicator.FindingSourceIncomplete || result.Findings[0].Tag != "v2" {
+			t.Errorf("got %+v", result)
+		}
+	})
+	t.Run("it stops answering", func(t *testing.T) {
+		w := newWorld(t, ocitest.Options{})
+		for i := range 1000 {
+			w.eu.Push(fmt.Sprintf("app%d", i%10), fmt.Sprintf("v%d", i), image("1"))
+		}
+		var n atomic.Int64
+		w.eu.OnCall(func(_ context.Context, c ocitest.Call) error {
+			if n.Add(1) > 100 {
+				return oci.ErrUnreachable
+			}
+			return nil
+		})
+		result := w.sweep()
+		if count := w.eu.Count(); count > 100+giveUpAfter+5*heads {
+			t.Errorf("%d requests at a source that no longer answers", count)
+		}
+		if result.Complete || !errors.Is(result.Sources, oci.ErrUnreachable) {
+			t.Errorf("got %+v", result)
+		}
+	})
+}
+
+func TestCallbackFails(t *testing.T) {
+	broken := errors.New("the journal is closed")
+	for _, tt := range []struct {
+		name     string
+		sabotage func(w *world)
+	}{
+		{"emit", func(w *world) { w.request.Emit = func(context.Context, []Difference) error { return broken } }},
+		{"checkpoint", func(w *world) { w.request.Checkpoint = func(context.Context, string) error { return broken } }},
+		{"void", func(w *world) { w.request.Void = func(context.Context, replicator.Place) error { return broken } }},
+		{"records", func(w *world) { w.records.err = broken }},
+		{"first sight", func(w *world) {
+			w.request.Rules = rules{newest: 1}
+			w.request.FirstSeen = func(context.Context, replicator.Place, string, digest.Digest) (time.Time, error) {
+				return time.Time{}, broken
+			}
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, ocitest.Options{})
+			for i := range 50 {
+				w.twins(fmt.Sprintf("app%d", i), "v1", 1)
+			}
+			w.us.SetTag("app0", "v1", "")
+			tt.sabotage(w)
+			result, err := Sweep(context.Background(), w.request)
+			if !errors.Is(err, broken) || result.Complete {
+				t.Errorf("got %v, complete %v", err, result.Complete)
+			}
+		})
+	}
+}
+
+func TestCancel(t *testing.T) {
+	for _, method := range []ocitest.Method{ocitest.Catalog, ocitest.ListTags, ocitest.HeadManifest} {
+		for _, at := range []string{"eu", "us"} {
+			t.Run(at+" "+string(method), func(t *testing.T) {
+				w := newWorld(t, ocitest.Options{})
+				for i := range 50 {
+					w.twins(fmt.Sprintf("app%d", i), "v1", 1)
+					w.us.SetTag(fmt.Sprintf("app%d", i), "v1", "")
+				}
+				ctx, cancel := context.WithCancelCause(context.Background())
+				stopped := errors.New("stopped")
+				r := map[string]*ocitest.Registry{"eu": w.eu, "us": w.us}[at]
+				hit := false
+				r.OnCall(func(ctx context.Context, c ocitest.Call) error {
+					if c.Method == method {
+						hit = true
+						cancel(stopped)
+						<-ctx.Done()
+						return ctx.Err()
+					}
+					return nil
+				})
+				w.request.Concurrency = 1
+				result, err := Sweep(ctx, w.request)
+				if at == "us" && method == ocitest.Catalog {
+					if hit || err != nil {
+						t.Errorf("a destination's catalog was asked for: %v", err)
+					}
+					return
+				}
+				if !hit || !errors.Is(err, stopped) || result.Complete || result.Sources != nil || len(result.Failed) != 0 {
+					t.Errorf("hit %v: got %v, %+v", hit, err, result)
+				}
+			})
+		}
+	}
+}
+
+// A blocked Emit holds the sweep up instead of filling memory.
+func TestBackPressure(t *testing.T) {
+	w := newWorld(t, ocitest.Options{ListDigests: true})
+	for i := range 20 {
+		for j := range 300 {
+			w.eu.Push(fmt.Sprintf("app%02d", i), fmt.Sprintf("v%d", j), image("1"))
+		}
+	}
+	var inside, most atomic.Int64
+	held := make(chan struct{})
+	first := true
+	w.request.Emit = func(_ context.Context, ds []Difference) error {
+		most.Store(max(most.Load(), inside.Add(1)))
+		defer inside.Add(-1)
+		if len(ds) > batch {
+			t.Errorf("%d at a time", len(ds))
+		}
+		if first {
+			first = false
+			<-held
+		}
+		return nil
+	}
+	done := make(chan Result)
+	go func() {
+		result, err := Sweep(context.Background(), w.request)
+		if err != nil {
+			t.Error(err)
+		}
+		done <- result
+	}()
+	for w.eu.Count(ocitest.ListTags) < 4 {
+		select {
+		case <-done:
+			t.Fatal("the sweep ended beside a blocked Emit")
+		default:
+		}
+	}
+	if n := w.eu.Count(ocitest.ListTags); n > 5 {
+		t.Errorf("%d repositories were begun meanwhile", n)
+	}
+	close(held)
+	if result := <-done; result.Emitted != 2*20*300 || most.Load() != 1 {
+		t.Errorf("got %+v, %d at once", result, most.Load())
+	}
+}
+
+func TestCursor(t *testing.T) {
+	names := func(order ...string) func(iter.Seq2[string, error]) iter.Seq2[string, error] {
+		return func(iter.Seq2[string, error]) iter.Seq2[string, error] {
+			return func(yield func(string, error) bool) {
+				for _, name := range order {
+					if !yield(name, nil) {
+						return
+					}
+				}
+			}
+		}
+	}
+	for _, tt := range []struct {
+		name        string
+		order       []string
+		cursor      string
+		swept       []string
+		checkpoints []string
+	}{
+		{"from the start", []string{"a", "b", "c", "d"}, "", []string{"a", "b", "c", "d"}, []string{"a", "b", "c", "d"}},
+		{"after the cursor", []string{"a", "b", "c", "d"}, "b", []string{"c", "d"}, []string{"c", "d"}},
+		{"the cursor's repository is gone", []string{"a", "c", "d"}, "b", []string{"c", "d"}, []string{"c", "d"}},
+		{"after the end", []string{"a", "b"}, "z", nil, nil},
+		{"a repeated name is one", []string{"a", "a", "b"}, "", []string{"a", "b"}, []string{"a", "b"}},
+		{"unsorted, all the same", []string{"b", "c", "a", "d"}, "", []string{"a", "b", "c", "d"}, []string{"b", "c"}},
+		{"unsorted, the cursor has no use", []string{"b", "d", "a", "c"}, "b", []string{"a", "b", "c", "d"}, []string{"d"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, ocitest.Options{ListDigests: true})
+			w.only("us")
+			for _, name := range []string{"a", "b", "c", "d"} {
+				w.eu.Push(name, "v1", image("1"))
+			}
+			w.request.Source = altered{Registry: w.eu, names: names(tt.order...)}
+			w.request.Cursor, w.request.Concurrency = tt.cursor, 1
+			result := w.sweep()
+			var swept []string
+			for _, d := range w.emitted {
+				swept = append(swept, d.SourceRepository)
+			}
+			slices.Sort(swept)
+			if diff := cmp.Diff(tt.swept, swept); diff != "" {
+				t.Error(diff)
+			}
+			if !result.Complete {
+				t.Errorf("got %+v", result)
+			}
+			// One worker may be on its way when the order breaks.
+			if n := len(w.checkpoints); n > len(tt.checkpoints) || !slices.Equal(w.checkpoints, tt.checkpoints[:n]) || slices.IsSorted(tt.order) && n != len(tt.checkpoints) {
+				t.Errorf("checkpoints %v, want %v", w.checkpoints, tt.checkpoints)
+			}
+		})
+	}
+}
+
+// Repositories end in any order, cursors come in theirs.
+func TestCheckpointsInOrder(t *testing.T) {
+	w := newWorld(t, ocitest.Options{})
+	for i := range 40 {
+		w.twins(fmt.Sprintf("app%02d", i), "v1", 1)
+	}
+	release := make(chan struct{})
+	w.eu.OnCall(func(_ context.Context, c ocitest.Call) error {
+		if c.Method == ocitest.ListTags && c.Repository == "app00" {
+			<-release
+		}
+		if c.Method == ocitest.ListTags && c.Repository == "app30" {
+			close(release)
+		}
+		return nil
+	})
+	w.sweep()
+	if !slices.IsSorted(w.checkpoints) || len(w.checkpoints) == 0 || w.checkpoints[len(w.checkpoints)-1] != "app39" || w.checkpoints[0] < "app00" {
+		t.Errorf("got %v", w.checkpoints)
+	}
+	if w.checkpoints[0] != "app00" && w.checkpoints[0] < "app29" {
+		t.Errorf("the first cursor, %s, came before the repositories up to it", w.checkpoints[0])
+	}
+}
