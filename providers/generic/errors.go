@@ -182,7 +182,7 @@ func (r *Registry) cause(err error) error {
 
 const maxMessage = 300
 
-var addressPattern = regexp.MustCompile(`(?i)\b[a-z][a-z0-9+.-]{0,10}://[^\s"'<>]+`)
+var addressPattern = regexp.MustCompile(`(?i)\b[a-z][a-z0-9+.-]{0,10}://\S+`)
 
 // clean makes foreign text fit for an error: one line, bounded, without the
 // secrets of ours that it may echo, addresses without user and query.
@@ -190,7 +190,6 @@ func (r *Registry) clean(s string, limit int) string {
 	if len(s) > 8*limit {
 		s = s[:8*limit]
 	}
-	s = r.auth.redact(s)
 	s = addressPattern.ReplaceAllStringFunc(s, func(address string) string {
 		address, _, _ = strings.Cut(address, "?")
 		scheme, rest, _ := strings.Cut(address, "://")
@@ -203,7 +202,7 @@ func (r *Registry) clean(s string, limit int) string {
 		}
 		return scheme + "://" + authority + path
 	})
-	return oneLine(s, limit)
+	return oneLine(r.auth.redact(s), limit)
 }
 
 // oneLine keeps printable text in one bounded line.
