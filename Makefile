@@ -3,7 +3,7 @@
 
 BIN     := $(CURDIR)/.cache/bin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS := -s -w -X main.version=$(VERSION)
+LDFLAGS := -s -w -X main.released=$(VERSION)
 
 # The race detector needs a C compiler; without one the tests run without it.
 CC_FOUND := $(shell set -- $$(go env CC); command -v "$$1" 2>/dev/null)

@@ -19,6 +19,8 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/twinport/twinport/config"
 )
 
 // A doc is one decoded YAML document.
@@ -180,10 +182,10 @@ func TestKubernetesNames(t *testing.T) {
 	if hooks, admin := at(all["Service/twinport"], "spec", "ports", 0, "targetPort"), at(all["Service/twinport-admin"], "spec", "ports", 0, "targetPort"); hooks != "hooks" || admin != "admin" {
 		t.Errorf("webhooks and admin share a service: %v, %v", hooks, admin)
 	}
-	config := read(t, base+"twinport.yaml")[0]
+	file := read(t, base+"twinport.yaml")[0]
 	for key, port := range map[string]string{"listen": "0.0.0.0:8480", "admin": "0.0.0.0:8481"} {
-		if at(config, key) != port {
-			t.Errorf("%s is %v, the pod's port says %s", key, at(config, key), port)
+		if at(file, key) != port {
+			t.Errorf("%s is %v, the pod's port says %s", key, at(file, key), port)
 		}
 	}
 	if ports["hooks"] != 8480 || ports["admin"] != 8481 {
@@ -219,6 +221,27 @@ func TestKubernetesSecrets(t *testing.T) {
 	slices.Sort(given)
 	if diff := cmp.Diff(asked, given); diff != "" {
 		t.Errorf("twinport.yaml and secret.example.yaml (-asked +given):\n%s", diff)
+	}
+}
+
+// TestExamples: each config that is shipped is valid, but for secrets that
+// only the machine which runs it has.
+func TestExamples(t *testing.T) {
+	t.Parallel()
+	examples, err := filepath.Glob("examples/*.yaml")
+	if err != nil || len(examples) < 5 {
+		t.Fatalf("found %v: %v", examples, err)
+	}
+	for _, path := range append(examples, base+"twinport.yaml") {
+		_, warnings, err := config.Check(path)
+		if err != nil {
+			t.Error(err)
+		}
+		for _, warning := range warnings {
+			if !warning.Unset {
+				t.Error(warning.Error())
+			}
+		}
 	}
 }
 
