@@ -315,6 +315,7 @@ func TestCutBody(t *testing.T) {
 }
 
 func TestUnreachable(t *testing.T) {
+	t.Parallel()
 	spec := generic.Spec{Name: "eu", Host: "127.0.0.1:1", PlainHTTP: true}
 	transport, err := generic.Transport(spec)
 	if err != nil {
