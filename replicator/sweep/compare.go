@@ -74,14 +74,14 @@ func (s *sweep) repository(ctx context.Context, name string) (whole bool, err er
 	if wanted.n == 0 {
 		return c.whole, nil
 	}
-	if err := c.listDestinations(ctx); err != nil {
-		return false, err
-	}
 	defer func() {
 		for _, sd := range c.sides {
 			sd.listing.close()
 		}
 	}()
+	if err := c.listDestinations(ctx); err != nil {
+		return false, err
+	}
 	tags, err := wanted.read()
 	if err != nil {
 		return false, err

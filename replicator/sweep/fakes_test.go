@@ -106,9 +106,9 @@ func (r *records) add(identity, repository, tag string, d digest.Digest, proven 
 		r.all = make(map[string][]replicator.Record)
 	}
 	key := identity + " " + repository
-	list := append(r.all[key], replicator.Record{Tag: tag, Digest: d, ProvenAt: proven, ReferrersAt: proven})
-	slices.SortFunc(list, func(a, b replicator.Record) int { return strings.Compare(a.Tag, b.Tag) })
-	r.all[key] = list
+	list := r.all[key]
+	at, _ := slices.BinarySearchFunc(list, tag, func(rec replicator.Record, tag string) int { return strings.Compare(rec.Tag, tag) })
+	r.all[key] = slices.Insert(list, at, replicator.Record{Tag: tag, Digest: d, ProvenAt: proven, ReferrersAt: proven})
 }
 
 func (r *records) Records(_ context.Context, identity, repository, after string, limit int) ([]replicator.Record, error) {
