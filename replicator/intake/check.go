@@ -13,7 +13,7 @@ const (
 	// skew is by how much a sender's clock may run before ours without its
 	// time being worth less.
 	skew = 5 * time.Second
-	// maxMediaType bounds a hint; a longer one is dropped.
+	// maxMediaType bounds a hint; a longer or stranger one is dropped.
 	maxMediaType = 255
 )
 
@@ -77,7 +77,7 @@ func (registry Registry) check(d replicator.Decoded, now time.Time) (events []re
 		e.Repository, e.Registry = name, registry.Name
 		e.ReceivedAt, e.Lane, e.Cause = now, replicator.LaneWebhook, "webhook"
 		e.PushedAt, e.SenderTime = pushedAt(e, now)
-		if len(e.MediaType) > maxMediaType {
+		if len(e.MediaType) > maxMediaType || strings.ContainsFunc(e.MediaType, unprintable) {
 			e.MediaType = ""
 		}
 		at := place{e.Repository, e.Tag}
@@ -99,6 +99,9 @@ func (registry Registry) check(d replicator.Decoded, now time.Time) (events []re
 	}
 	return events, ignored, refused
 }
+
+// unprintable is what no media type contains.
+func unprintable(r rune) bool { return r <= ' ' || r > '~' }
 
 // checkNames holds an event against the specs' grammars.
 func checkNames(e replicator.Event) error {
