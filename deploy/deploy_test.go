@@ -245,8 +245,7 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// TestAlerts: each alert has whom to tell and what to do, and only speaks of
-// metrics the daemon has.
+// TestAlerts: each alert has whom to tell and what to do.
 func TestAlerts(t *testing.T) {
 	t.Parallel()
 	alerts := 0
@@ -269,6 +268,39 @@ func TestAlerts(t *testing.T) {
 	}
 	if alerts < 8 {
 		t.Errorf("%d alerts", alerts)
+	}
+}
+
+// TestAlertMetrics: alerts speak of metrics that the daemon has. A metric is
+// declared with its whole name, or through a helper that puts twinport_ before.
+func TestAlertMetrics(t *testing.T) {
+	t.Parallel()
+	var source []byte
+	for _, pattern := range []string{"../replicator/api/*.go", "../replicator/limit/*.go"} {
+		paths, err := filepath.Glob(pattern)
+		if err != nil || len(paths) == 0 {
+			t.Fatalf("%s: %v, %v", pattern, paths, err)
+		}
+		for _, path := range paths {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			source = append(source, text...)
+		}
+	}
+	rules, err := os.ReadFile("prometheus/alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile(`\btwinport_([a-z_]+)`).FindAllSubmatch(rules, -1)
+	if len(names) == 0 {
+		t.Fatal("alerts name no metric")
+	}
+	for _, name := range names {
+		if !bytes.Contains(source, []byte(`"twinport_`+string(name[1])+`"`)) && !bytes.Contains(source, []byte(`desc("`+string(name[1])+`"`)) {
+			t.Errorf("no metric %s in the daemon", name[0])
+		}
 	}
 }
 
