@@ -51,9 +51,9 @@ type UsageError struct{ Message, Hint string }
 
 func (e *UsageError) Error() string { return e.Message }
 
-// Handler serves /api/v1/… for an operator. token, where not nil, gives the
-// bearer token that every request must carry; it is asked each time, so that a
-// rotated one counts at once.
+// Handler serves /api/v1/… for an operator. token gives the bearer token that
+// every request must carry, empty where none is asked for; it is asked each
+// time, so that a rotated one counts at once.
 func Handler(o Operator, token func() (string, error)) http.Handler {
 	mux := http.NewServeMux()
 	get := func(path string, f func(r *http.Request) (any, error)) {
@@ -165,20 +165,20 @@ func Handler(o Operator, token func() (string, error)) http.Handler {
 	return Authorized(mux, token)
 }
 
-// Authorized lets only requests with the bearer token through; where token is
-// nil, all. A browser's cross-site requests are refused either way, since on
+// Authorized lets only requests with the bearer token through; where the token
+// is empty, all. A browser's cross-site requests are refused either way, since on
 // loopback there may be no token.
 func Authorized(next http.Handler, token func() (string, error)) http.Handler {
 	guard := http.NewCrossOriginProtection()
 	return guard.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if token != nil {
-			want, err := token()
+		want, err := token()
+		if want != "" || err != nil {
 			got := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
 			if _, password, ok := r.BasicAuth(); ok {
 				got = password
 			}
 			a, b := sha256.Sum256([]byte(got)), sha256.Sum256([]byte(want))
-			if err != nil || want == "" || subtle.ConstantTimeCompare(a[:], b[:]) != 1 {
+			if err != nil || subtle.ConstantTimeCompare(a[:], b[:]) != 1 {
 				w.Header().Set("WWW-Authenticate", `Bearer realm="twinport"`)
 				write(w, http.StatusUnauthorized, Problem{Error: "missing or wrong token", Hint: "send `Authorization: Bearer TOKEN` with the config's api.token"})
 				return

@@ -53,6 +53,27 @@ func (j *Journal) Begin(ctx context.Context, claim Claim, jobID string, intent r
 	})
 }
 
+// SetBase says that both sides of a job last shared a digest, which ends the
+// moves begun since: a person has settled a conflict, and the side that still
+// names it counts as not moved.
+func (j *Journal) SetBase(ctx context.Context, job replicator.Job, d digest.Digest, actor string) error {
+	return j.write(ctx, false, func(b *batch) error {
+		src, err := b.registry(job.Source.Identity, job.Source.Registry)
+		if err != nil {
+			return err
+		}
+		dst, err := b.registry(job.Destination.Identity, job.Destination.Registry)
+		if err != nil {
+			return err
+		}
+		key := jobKey{dst: dst, dstRepository: job.Destination.Repository, ref: job.Reference(), src: src, srcRepository: job.Source.Repository}
+		if err := b.saveBase(key, d.String(), nil); err != nil {
+			return err
+		}
+		return b.audit(AuditEntry{Actor: actor, Action: "tag.resolve", Target: job.Destination.String() + ":" + job.Tag, Detail: d.String()})
+	})
+}
+
 // Base is what both sides of a job last shared, and the moves begun since.
 func (j *Journal) Base(ctx context.Context, job replicator.Job) (replicator.Base, error) {
 	c, err := j.names(ctx)

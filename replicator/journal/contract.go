@@ -66,7 +66,8 @@ type Claim struct {
 type Outcome struct {
 	ID         string
 	Generation int64
-	// State is Done, Waiting (try again at NextAttempt), Failed, Refused or Held.
+	// State is Done, Waiting (try again at NextAttempt), Failed, Refused, Held,
+	// or Superseded (nothing is left to prove: the source no longer has it).
 	// Where the row was pushed to meanwhile, it goes back to Waiting at once
 	// with the new push, whatever State says; the rest of the outcome is kept.
 	State       replicator.JobState

@@ -154,7 +154,7 @@ func (b *batch) finish(claim Claim, o *Outcome) error {
 		return err
 	}
 	state, err := codeOf(o.State)
-	if err != nil || state == running || state == superseded {
+	if err != nil || state == running {
 		return fmt.Errorf("%.32q ends no job", o.State)
 	}
 	if err := b.keep(r, o); err != nil {
@@ -190,6 +190,9 @@ func (b *batch) finish(claim Claim, o *Outcome) error {
 	switch state {
 	case done:
 		r.err, r.heldBy, r.heldDigest = jobError{}, "", ""
+		return b.end(r)
+	case superseded: // nothing is left to prove, as its error says
+		r.heldBy, r.heldDigest = "", ""
 		return b.end(r)
 	case held:
 		r.heldBy, r.heldDigest = heldByPerson, r.digest

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/twinport/twinport/config"
+	"github.com/twinport/twinport/replicator/api"
+	"github.com/twinport/twinport/replicator/daemon"
+	"github.com/twinport/twinport/replicator/journal"
+)
+
+// handBack is how long jobs in flight may go on when a process is told to end.
+const handBack = 25 * time.Second
+
+// A door is an operator for one command, and what to close behind it.
+type door struct {
+	api.Operator
+	close func() error
+}
+
+// openReading asks the daemon that holds the data directory; if none answers,
+// it reads the journal itself.
+func openReading(ctx context.Context, cfg *config.Config) (*door, error) {
+	if c, err := dial(ctx, cfg); err == nil {
+		return &door{c, func() error { return nil }}, nil
+	}
+	if !hasJournal(cfg.Data) {
+		return nil, fmt.Errorf("there is no journal in %s yet: start `twinport serve`, or run `twinport sync` once", cfg.Data)
+	}
+	j, err := journal.OpenReadOnly(ctx, cfg.Data)
+	if err != nil {
+		return nil, err
+	}
+	o, err := newOperator(cfg, j)
+	if err != nil {
+		return nil, errors.Join(err, j.Close())
+	}
+	return &door{o, j.Close}, nil
+}
+
+// openPlanning is openReading for what needs no journal: without one, nothing
+// is on record.
+func openPlanning(ctx context.Context, cfg *config.Config) (*door, error) {
+	if hasJournal(cfg.Data) {
+		return openReading(ctx, cfg)
+	}
+	dir, err := os.MkdirTemp("", "twinport-plan-")
+	if err != nil {
+		return nil, err
+	}
+	remove := func() error { return os.RemoveAll(dir) }
+	j, err := journal.Open(ctx, journal.Options{Dir: dir})
+	if err != nil {
+		return nil, errors.Join(err, remove())
+	}
+	o, err := newOperator(cfg, j)
+	if err != nil {
+		return nil, errors.Join(err, j.Close(), remove())
+	}
+	return &door{o, func() error { return errors.Join(j.Close(), remove()) }}, nil
+}
+
+// openWriting takes the journal, or asks the daemon that has it. With working,
+// jobs run until the door is closed.
+func openWriting(ctx context.Context, cfg *config.Config, working bool) (*door, error) {
+	j, err := openJournal(ctx, cfg)
+	if errors.Is(err, journal.ErrLocked) {
+		c, derr := dial(ctx, cfg)
+		if derr != nil {
+			return nil, fmt.Errorf("%w, and %w", err, derr)
+		}
+		return &door{c, func() error { return nil }}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	o, err := newOperator(cfg, j)
+	if err != nil {
+		return nil, errors.Join(err, j.Close())
+	}
+	// The journal outlives what writes to it, and both outlive an interrupt
+	// until what runs is handed back.
+	base := context.WithoutCancel(ctx)
+	jctx, endJournal := context.WithCancel(base)
+	wctx, endWork := context.WithCancel(base)
+	var journalDone, workDone sync.WaitGroup
+	var journalErr, workErr error
+	journalDone.Add(1)
+	go func() {
+		defer journalDone.Done()
+		journalErr = j.Run(jctx)
+	}()
+	closeAll := func() error {
+		endWork()
+		workDone.Wait()
+		endJournal()
+		journalDone.Wait()
+		return errors.Join(workErr, journalErr, j.Close())
+	}
+	if err := o.Configure(base, actorName()); err != nil {
+		return nil, errors.Join(err, closeAll())
+	}
+	if working {
+		workDone.Add(1)
+		go func() {
+			defer workDone.Done()
+			workErr = o.Run(wctx, handBack)
+		}()
+	}
+	return &door{o, closeAll}, nil
+}
+
+// newOperator is a daemon that a command runs for itself.
+func newOperator(cfg *config.Config, j *journal.Journal) (daemon.Operator, error) {
+	st, err := newState(cfg, nil, nil)
+	if err != nil {
+		return daemon.Operator{}, usage(err)
+	}
+	return daemon.Operator{Daemon: daemon.New(daemon.Options{
+		Journal: j, Copier: newCopier(cfg), Log: zap.NewNop(), OneShot: true, History: cfg.History,
+	}, st)}, nil
+}
+
+// with runs f behind a door and closes it; usage errors exit 2.
+func with(d *door, err error, f func(api.Operator) error) error {
+	if err != nil {
+		return classified(err)
+	}
+	return classified(errors.Join(f(d.Operator), d.close()))
+}
+
+func classified(err error) error {
+	var wrong *api.UsageError
+	var exit exitError
+	switch {
+	case errors.As(err, &exit):
+		return err
+	case errors.As(err, &wrong):
+		if wrong.Hint != "" {
+			return usage(fmt.Errorf("%s; %s", wrong.Message, wrong.Hint))
+		}
+		return usage(err)
+	}
+	return err
+}

@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/twinport/twinport/config"
+	"github.com/twinport/twinport/providers"
+	"github.com/twinport/twinport/providers/generic"
+	"github.com/twinport/twinport/providers/harbor"
+	"github.com/twinport/twinport/providers/zot"
+	"github.com/twinport/twinport/replicator/daemon"
+	"github.com/twinport/twinport/replicator/intake"
+	"github.com/twinport/twinport/replicator/journal"
+	"github.com/twinport/twinport/replicator/limit"
+	"github.com/twinport/twinport/replicator/plan"
+	"github.com/twinport/twinport/replicator/transfer"
+)
+
+// loadConfig reads the config; its faults exit 2.
+func loadConfig(o *options) (*config.Config, error) {
+	cfg, err := config.Load(o.config)
+	if err == nil {
+		return cfg, nil
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, usage(fmt.Errorf("%w; name the config with --config, or see the examples in deploy/examples", err))
+	}
+	return nil, usage(err)
+}
+
+// newState makes of a config all that the daemon runs by. Gates of registries
+// that have not changed are kept from the state before, so that limits,
+// breakers and counters outlive a reload.
+func newState(cfg *config.Config, before *daemon.State, metrics *limit.Metrics) (*daemon.State, error) {
+	st := &daemon.State{
+		Registries:     make(map[string]*daemon.Registry, len(cfg.Registries)),
+		RouteBandwidth: make(map[string]*limit.Bandwidth),
+	}
+	fingerprint := sha256.New()
+	fmt.Fprintf(fingerprint, "%s\n", version())
+	var named []plan.Registry
+	for i := range cfg.Registries {
+		r := &cfg.Registries[i]
+		print := registryPrint(r)
+		fmt.Fprintln(fingerprint, print)
+		if before != nil {
+			if old := before.Registries[r.Name]; old != nil && old.Print == print {
+				st.Registries[r.Name] = old
+				named = append(named, plan.Registry{Name: r.Name, Identity: old.Client.Identity()})
+				continue
+			}
+		}
+		reg, err := openRegistry(r, metrics)
+		if err != nil {
+			return nil, fmt.Errorf("registries.%s: %w", r.Name, err)
+		}
+		reg.Print = print
+		st.Registries[r.Name] = reg
+		named = append(named, plan.Registry{Name: r.Name, Identity: reg.Client.Identity()})
+	}
+	var routes []plan.Route
+	for i := range cfg.Routes {
+		r := &cfg.Routes[i]
+		route := planRoute(r)
+		fmt.Fprintf(fingerprint, "%+v\n", route)
+		routes = append(routes, route)
+		if b := limit.NewBandwidth(table(r.Bandwidth, r.Timezone)); b != nil {
+			st.RouteBandwidth[r.Name] = b
+		}
+	}
+	rules, err := plan.New(routes, named)
+	if err != nil {
+		return nil, err
+	}
+	st.Rules = rules
+	st.Fingerprint = hex.EncodeToString(fingerprint.Sum(nil))[:16]
+	return st, nil
+}
+
+// registryPrint changes with everything that a client or its gate is made of.
+// Secrets print as <redacted> and are read anew at each use.
+func registryPrint(r *config.Registry) string {
+	return fmt.Sprintf("%s %s %s %t %+v %+v %+v %+v %s %s", r.Name, r.Kind, r.Address, r.PlainHTTP, r.TLS, r.Limits.Bandwidth,
+		r.Redirects.Allow, r.Auth, r.Limits.Timezone, fmt.Sprint(r.Limits.Requests, r.Limits.Connections,
+			r.Auth.Password.Origin(), r.Auth.Token.Origin()))
+}
+
+func openRegistry(r *config.Registry, metrics *limit.Metrics) (*daemon.Registry, error) {
+	spec := generic.Spec{
+		Name: r.Name, Kind: r.Kind, Host: r.Host, Prefix: r.Prefix, PlainHTTP: r.PlainHTTP,
+		TLS: generic.TLSFiles{CA: r.TLS.CA, Cert: r.TLS.Cert, Key: r.TLS.Key},
+		Auth: generic.Auth{
+			Username: r.Auth.Username, Password: secret(r.Auth.Password), Token: secret(r.Auth.Token), Anonymous: r.Auth.Anonymous,
+		},
+		Redirects: r.Redirects.Allow,
+	}
+	transport, err := generic.Transport(spec)
+	if err != nil {
+		return nil, err
+	}
+	gate := limit.New(limit.Spec{
+		Registry: r.Name, Requests: r.Limits.Requests, Connections: r.Limits.Connections,
+		Bandwidth: table(r.Limits.Bandwidth, r.Limits.Timezone),
+	}, transport, metrics)
+	client, err := providers.Open(spec, gate)
+	if err != nil {
+		return nil, err
+	}
+	return &daemon.Registry{Name: r.Name, Client: client, Gate: gate}, nil
+}
+
+// secret is a config's secret as the rooms take it, nil where there is none.
+func secret(s config.Secret) func() (string, error) {
+	if s.IsZero() {
+		return nil
+	}
+	return s.Value
+}
+
+func table(b config.Bandwidth, zone *time.Location) limit.Table {
+	t := limit.Table{BytesPerSecond: float64(b.Rate), Location: zone}
+	for _, w := range b.Windows {
+		t.Windows = append(t.Windows, limit.Window{From: w.From, To: w.To, BytesPerSecond: float64(w.Rate)})
+		if w.Timezone != nil {
+			t.Location = w.Timezone
+		}
+	}
+	return t
+}
+
+func planRoute(r *config.Route) plan.Route {
+	route := plan.Route{
+		Name: r.Name, From: r.From, To: r.To,
+		Repositories: plan.Filter{Include: r.Repositories.Include, Exclude: r.Repositories.Exclude},
+		Tags: plan.TagFilter{
+			Include: r.Tags.Include, Exclude: r.Tags.Exclude, Semver: r.Tags.SemVer, MaxAge: r.Tags.MaxAge, Newest: r.Tags.Newest,
+		},
+		Rename: r.Rename, Referrers: string(r.Referrers), Untagged: r.Untagged == config.UntaggedCopy, Drift: string(r.Drift),
+		RPO: r.RPO, Sweep: r.Sweep, Proof: r.Proof, Owner: r.Owner, Contact: r.Contact,
+	}
+	switch {
+	case r.Conflict.Newest:
+		route.Conflict = "newest"
+	case r.Conflict.Prefer != "":
+		route.Conflict, route.Prefer = "prefer", r.Conflict.Prefer
+	}
+	return route
+}
+
+// hooks are the registries as intake takes them: only those that some route
+// starts from can tell anything of use, but all may tell.
+func hooks(cfg *config.Config) []intake.Registry {
+	var list []intake.Registry
+	for i := range cfg.Registries {
+		r := &cfg.Registries[i]
+		reg := intake.Registry{Name: r.Name, Prefix: r.Prefix, Decoder: decoder(r.Kind)}
+		for _, s := range r.Webhook.Secret {
+			reg.Secrets = append(reg.Secrets, s.Value)
+		}
+		list = append(list, reg)
+	}
+	return list
+}
+
+func newCopier(cfg *config.Config) *transfer.Copier {
+	return transfer.New(transfer.Options{SpoolDir: cfg.Spool.Path, SpoolMax: cfg.Spool.Max})
+}
+
+func newLog(cfg *config.Config) (*zap.Logger, error) {
+	level, err := zapcore.ParseLevel(cfg.Log.Level)
+	if err != nil {
+		return nil, usage(fmt.Errorf("log.level: %w", err))
+	}
+	c := zap.NewProductionConfig()
+	if cfg.Log.Format == "console" {
+		c = zap.NewDevelopmentConfig()
+		c.Development = false
+	}
+	c.Level = zap.NewAtomicLevelAt(level)
+	c.EncoderConfig.TimeKey = "time"
+	c.EncoderConfig.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+	c.EncoderConfig.EncodeDuration = zapcore.StringDurationEncoder
+	c.DisableStacktrace, c.DisableCaller = true, true
+	c.Sampling = nil
+	return c.Build()
+}
+
+// openJournal opens the data directory for writing; what stops it exits 1 with
+// what to do about it.
+func openJournal(ctx context.Context, cfg *config.Config) (*journal.Journal, error) {
+	j, err := journal.Open(ctx, journal.Options{Dir: cfg.Data})
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", cfg.Data, err)
+	}
+	return j, nil
+}
+
+// actorName says who runs this command, for the audit.
+func actorName() string {
+	user := os.Getenv("SUDO_USER")
+	if user == "" {
+		user = os.Getenv("USER")
+	}
+	if user == "" {
+		user = fmt.Sprintf("uid %d", os.Getuid())
+	}
+	host, _ := os.Hostname() // an unnamed host is left out
+	return strings.TrimSuffix("cli "+user+"@"+host, "@")
+}
+
+// hasJournal tells whether there is a journal in the data directory.
+func hasJournal(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "journal.db"))
+	return err == nil
+}
+
+// decoder reads what registries of a kind send.
+func decoder(kind string) intake.Decoder {
+	switch kind {
+	case "harbor":
+		return harbor.Webhook{}
+	case "zot":
+		return zot.Webhook{}
+	}
+	return generic.Webhook{}
+}

@@ -1,0 +1,171 @@
+// Package daemon joins the rooms: it takes jobs from the journal, has transfer
+// copy and verify prove, moves tags, retries, sweeps on schedule, probes
+// registries that are down, and swaps to a new state on reload. It owns the
+// goroutines.
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/twinport/twinport/replicator/journal"
+	"github.com/twinport/twinport/replicator/limit"
+	"github.com/twinport/twinport/replicator/oci"
+	"github.com/twinport/twinport/replicator/plan"
+	"github.com/twinport/twinport/replicator/transfer"
+)
+
+// A State is all that a config decides; a reload builds a whole new one and
+// swaps last.
+type State struct {
+	Rules      *plan.Rules
+	Registries map[string]*Registry // by the config's name
+	// RouteBandwidth are the routes' own caps, shared by their jobs.
+	RouteBandwidth map[string]*limit.Bandwidth
+	// Fingerprint changes with the config and the version: refusals are
+	// remembered under it.
+	Fingerprint string
+}
+
+// A Registry is one registry of the state: its client, and the gate its
+// requests go through.
+type Registry struct {
+	Name   string
+	Client oci.Registry
+	Gate   *limit.Registry
+	// Print changes with everything the two are made of: a reload that leaves
+	// it the same keeps them.
+	Print string
+}
+
+// Options make a Daemon.
+type Options struct {
+	Journal *journal.Journal
+	Copier  *transfer.Copier
+	Log     *zap.Logger
+	// Now is the clock; nil: time.Now.
+	Now func() time.Time
+	// Jobs is how many claims run side by side (default 128): the limits of
+	// the registries decide how many requests that makes.
+	Jobs int
+	// History is how long ended jobs, findings and audit entries are kept
+	// (default 30 days).
+	History time.Duration
+	// OneShot switches schedule and pruning off: a command runs what it asks
+	// for and ends.
+	OneShot bool
+}
+
+// A Daemon runs jobs and sweeps. Its methods are safe for concurrent use.
+type Daemon struct {
+	journal *journal.Journal
+	copier  *transfer.Copier
+	log     *zap.Logger
+	now     func() time.Time
+	jobs    int
+	history time.Duration
+	oneShot bool
+
+	state atomic.Pointer[State]
+	// swapped is closed and replaced at each reload.
+	mu      sync.Mutex
+	swapped chan struct{}
+	// sweepNow asks for a sweep of routes out of turn.
+	sweepNow map[string]chan sweepRequest
+
+	absent  absences
+	journey counters
+	running runningJobs
+}
+
+// New makes a daemon around a state; nothing runs yet.
+func New(o Options, state *State) *Daemon {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Jobs == 0 {
+		o.Jobs = 128
+	}
+	if o.History == 0 {
+		o.History = 30 * 24 * time.Hour
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	d := &Daemon{
+		journal: o.Journal, copier: o.Copier, log: o.Log, now: o.Now,
+		jobs: o.Jobs, history: o.History, oneShot: o.OneShot,
+		swapped: make(chan struct{}), sweepNow: make(map[string]chan sweepRequest),
+	}
+	d.state.Store(state)
+	return d
+}
+
+// State is what the current config decided.
+func (d *Daemon) State() *State { return d.state.Load() }
+
+// Configure tells the journal of the state: what joins what, and under which
+// identities. It is called once before Run, and by Swap.
+func (d *Daemon) Configure(ctx context.Context, actor string) error {
+	return d.configure(ctx, d.State(), actor)
+}
+
+func (d *Daemon) configure(ctx context.Context, st *State, actor string) error {
+	var registries []journal.Registry
+	for name, r := range st.Registries {
+		registries = append(registries, journal.Registry{Name: name, Identity: r.Client.Identity()})
+	}
+	var routes []journal.Route
+	for _, r := range st.Rules.Routes() {
+		routes = append(routes, journal.Route{Name: r.Name, From: r.From, Destinations: r.To})
+	}
+	findings, err := d.journal.Configure(ctx, registries, routes, st.Fingerprint, actor)
+	if err != nil {
+		return fmt.Errorf("tell the journal of the config: %w", err)
+	}
+	for _, f := range findings {
+		d.log.Warn("finding", zap.String("kind", string(f.Kind)), zap.String("registry", f.Registry), zap.String("message", f.Message))
+	}
+	return nil
+}
+
+// Swap changes to a new state: the jobs that run end under the old one.
+func (d *Daemon) Swap(ctx context.Context, st *State, actor string) error {
+	if err := d.configure(ctx, st, actor); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	d.state.Store(st)
+	close(d.swapped)
+	d.swapped = make(chan struct{})
+	d.mu.Unlock()
+	return nil
+}
+
+// reloaded is closed at the next reload.
+func (d *Daemon) reloaded() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.swapped
+}
+
+// Run works until ctx ends, then lets the running jobs finish for at most
+// grace and hands back the rest. It returns once nothing of it runs any more;
+// the journal must still be running then.
+func (d *Daemon) Run(ctx context.Context, grace time.Duration) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.work(gctx, grace) })
+	g.Go(func() error { return d.probe(gctx) })
+	g.Go(func() error { return d.beat(gctx, grace) })
+	if !d.oneShot {
+		g.Go(func() error { return d.schedule(gctx) })
+		g.Go(func() error { return d.prune(gctx) })
+	}
+	return g.Wait()
+}

@@ -1,0 +1,82 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/twinport/twinport/replicator"
+	"github.com/twinport/twinport/replicator/journal"
+)
+
+// What tag history says of where a state was learnt. causeTimed marks those
+// whose time is the sender's own.
+const (
+	causeTimed    = "push"
+	causeReceived = "push, time of receipt"
+)
+
+// Accept is the door for every event, told by a webhook or found by a sweep:
+// it plans the jobs and commits them before it returns. accepted counts the
+// events that made or renewed a job.
+func (d *Daemon) Accept(ctx context.Context, events []replicator.Event, findings []replicator.Finding, sweepDue []string) (accepted int, err error) {
+	in := journal.Intake{Findings: findings, SweepDue: sweepDue}
+	st := d.State()
+	for _, ev := range events {
+		decision := st.Rules.Jobs(ev)
+		if len(decision.Jobs) > 0 {
+			accepted++
+		}
+		in.Jobs = append(in.Jobs, decision.Jobs...)
+		if ev.Tag == "" || len(decision.Jobs) == 0 && ev.Action != replicator.Delete {
+			continue
+		}
+		if ev.Digest == "" && ev.Action == replicator.Push {
+			continue
+		}
+		reg, ok := st.Registries[ev.Registry]
+		if !ok {
+			continue
+		}
+		state := replicator.TagState{
+			Place: replicator.Place{Registry: ev.Registry, Identity: reg.Client.Identity(), Repository: ev.Repository},
+			Tag:   ev.Tag, Digest: ev.Digest, At: ev.PushedAt, Cause: ev.Cause,
+		}
+		if ev.Action == replicator.Delete {
+			state.Digest, state.Cause = "", "deleted"
+		} else if ev.Cause == "webhook" {
+			state.Cause = causeReceived
+			if ev.SenderTime {
+				state.Cause = causeTimed
+			}
+		}
+		in.History = append(in.History, state)
+	}
+	if len(in.Jobs)+len(in.History)+len(in.Findings)+len(in.SweepDue) == 0 {
+		return 0, nil
+	}
+	if _, err := d.journal.Accept(ctx, in); err != nil {
+		return 0, err
+	}
+	return accepted, nil
+}
+
+// acceptPatiently waits for a journal that is busy: a sweep is not answered
+// 503, it is slowed down.
+func (d *Daemon) acceptPatiently(ctx context.Context, events []replicator.Event) error {
+	wait := firstBusy
+	for {
+		_, err := d.Accept(ctx, events, nil, nil)
+		if !errors.Is(err, journal.ErrBusy) {
+			return err
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return context.Cause(ctx)
+		case <-t.C:
+		}
+		wait = min(2*wait, lastBusy)
+	}
+}

@@ -1,0 +1,98 @@
+package daemon
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/twinport/twinport/replicator"
+	"github.com/twinport/twinport/replicator/journal"
+)
+
+const (
+	// absenceHolds is how long a listing that lacked a tag spares asking for it.
+	absenceHolds = time.Minute
+	// maxAbsences bounds what is remembered of them.
+	maxAbsences = 200_000
+)
+
+// absences remembers which destination tags a complete listing has just shown
+// not to exist.
+type absences struct {
+	mu   sync.Mutex
+	seen map[absence]time.Time
+}
+
+type absence struct{ identity, repository, tag string }
+
+func (a *absences) note(p replicator.Place, tag string, at time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.seen == nil || len(a.seen) >= maxAbsences {
+		a.seen = make(map[absence]time.Time)
+	}
+	a.seen[absence{p.Identity, p.Repository, tag}] = at
+}
+
+// recent tells, once, whether a listing lacked the tag a moment ago.
+func (a *absences) recent(p replicator.Place, tag string, now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	key := absence{p.Identity, p.Repository, tag}
+	at, ok := a.seen[key]
+	delete(a.seen, key)
+	return ok && now.Sub(at) < absenceHolds
+}
+
+// A locator answers transfer's questions about where a blob is believed to be.
+type locator struct {
+	journal *journal.Journal
+	place   replicator.Place
+
+	mu    sync.Mutex
+	known map[digest.Digest][]string
+}
+
+func newLocator(j *journal.Journal, p replicator.Place) *locator {
+	return &locator{journal: j, place: p, known: make(map[digest.Digest][]string)}
+}
+
+func (l *locator) repositories(ctx context.Context, d digest.Digest) []string {
+	l.mu.Lock()
+	repos, ok := l.known[d]
+	l.mu.Unlock()
+	if ok {
+		return repos
+	}
+	repos, err := l.journal.Locations(ctx, l.place.Identity, d.String())
+	if err != nil {
+		return nil // a hint only
+	}
+	l.mu.Lock()
+	l.known[d] = repos
+	l.mu.Unlock()
+	return repos
+}
+
+// here tells whether the blob is believed to be in the destination itself.
+func (l *locator) here(ctx context.Context, d digest.Digest) bool {
+	for _, repo := range l.repositories(ctx, d) {
+		if repo == l.place.Repository {
+			return true
+		}
+	}
+	return false
+}
+
+// elsewhere are other repositories of the registry to mount the blob from.
+func (l *locator) elsewhere(ctx context.Context, d digest.Digest) []string {
+	var others []string
+	for _, repo := range l.repositories(ctx, d) {
+		if repo != l.place.Repository {
+			others = append(others, repo)
+		}
+	}
+	return others
+}

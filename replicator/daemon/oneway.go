@@ -1,0 +1,261 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/twinport/twinport/replicator"
+	"github.com/twinport/twinport/replicator/journal"
+	"github.com/twinport/twinport/replicator/oci"
+	"github.com/twinport/twinport/replicator/verify"
+)
+
+// chases bounds how often a claim follows a tag that moves while its content
+// is copied; after that it moves the destination to what it has (newer than
+// what is there) and leaves the rest to the successor.
+const chases = 3
+
+// oneWay brings a tag to the destinations that only its source may change.
+func (r *run) oneWay(ctx context.Context, src *Registry, targets []*target) {
+	for chase := 1; len(targets) > 0; chase++ {
+		targets = r.oneWayOnce(ctx, src, targets, chase >= chases)
+	}
+}
+
+// oneWayOnce gives back the targets whose source tag moved on meanwhile.
+func (r *run) oneWayOnce(ctx context.Context, src *Registry, targets []*target, last bool) []*target {
+	first := targets[0].job
+	repo := src.Client.Repository(first.Source.Repository)
+
+	// The tag's GET is also its resolution; the destinations are looked at beside it.
+	resolved := make(chan struct{})
+	var from delivery
+	var srcErr error
+	go func() {
+		defer close(resolved)
+		from, srcErr = r.resolve(ctx, src, repo, first.Source, first.Tag, targets)
+	}()
+	looked := r.each(ctx, targets, r.look)
+	<-resolved
+	r.step()
+	if srcErr != nil {
+		r.sourceLacks(ctx, repo, looked, srcErr)
+		return nil
+	}
+
+	var moving, standing []*target
+	for _, t := range looked {
+		if r.refused(ctx, t, from.root.Digest) || r.collides(t) {
+			continue
+		}
+		var proven digest.Digest
+		if t.known {
+			proven = t.record.Digest
+		}
+		action, preserve := oneWay(from.root.Digest, t.present, proven, t.route.Drift == "overwrite")
+		switch action {
+		case nothing:
+			standing = append(standing, t)
+		case keepDrift:
+			r.keepDrift(t)
+		default:
+			if t.known && t.present == proven && t.present != from.root.Digest && t.record.PushedAt.After(t.job.PushedAt) {
+				// A rollback, or events out of order: the source decides either way.
+				r.log.Debug("the source went back to an earlier digest")
+			}
+			t.preserve = preserve
+			moving = append(moving, t)
+		}
+	}
+	moving = append(moving, r.stand(ctx, from, standing)...)
+	if len(moving) == 0 {
+		return nil
+	}
+	if from.root.Bytes == nil { // resolved by HEAD, since a record had it
+		root, err := repo.FetchManifest(ctx, from.root.Digest.String())
+		if err != nil {
+			for _, t := range moving {
+				r.fail(ctx, t.job, err)
+			}
+			return nil
+		}
+		from.root = root
+	}
+	from.last = last
+	return r.deliver(ctx, from, moving)
+}
+
+// resolve reads what the source's tag names: the whole manifest, or its digest
+// alone where every destination is on record with what the event told.
+func (r *run) resolve(ctx context.Context, src *Registry, repo oci.Repository, place replicator.Place, tag string, targets []*target) (delivery, error) {
+	from := delivery{src: src, repo: repo, place: place, tag: tag}
+	known := true
+	for _, t := range targets {
+		record, ok, err := r.journal.Record(ctx, t.place.Identity, t.place.Repository, t.job.Reference())
+		if err != nil {
+			return from, err
+		}
+		known = known && ok && t.job.Digest != "" && record.Digest == t.job.Digest
+	}
+	started := r.now()
+	if known {
+		desc, err := repo.Resolve(ctx, tag)
+		if err != nil {
+			return from, err
+		}
+		from.root = oci.Manifest{MediaType: desc.MediaType, Digest: desc.Digest}
+	} else {
+		root, err := repo.FetchManifest(ctx, tag)
+		if err != nil {
+			return from, err
+		}
+		from.root = root
+	}
+	from.seen = newSighting(from.root.Digest, started)
+	return from, nil
+}
+
+// collides refuses a destination tag that another source still in the config
+// wrote first.
+func (r *run) collides(t *target) bool {
+	owner := t.record.Source
+	if !t.known || owner.Identity == "" || (owner.Identity == t.job.Source.Identity && owner.Repository == t.job.Source.Repository) {
+		return false
+	}
+	if !r.state.Rules.Owns(owner, t.place) {
+		return false // the config gave the name to this source
+	}
+	message := fmt.Sprintf("%s wrote %s:%s first; %s may not overwrite it", owner, t.place, t.job.Tag, t.job.Source)
+	const hint = "give one of the two routes a rename or an exclude"
+	r.set(journal.Outcome{
+		ID: t.job.ID, Generation: t.job.Generation, State: replicator.Refused, Digest: t.job.Digest,
+		Error:    &replicator.JobError{Kind: "collision", Message: message, Hint: hint},
+		Findings: []replicator.Finding{r.finding(t.job, replicator.FindingCollision, message, hint)},
+	})
+	return true
+}
+
+// keepDrift leaves what somebody else put there; the record stays what it was.
+func (r *run) keepDrift(t *target) {
+	f := r.finding(t.job, replicator.FindingDrift,
+		fmt.Sprintf("%s:%s was moved to %s by somebody else; it was proven as %s and the source has not changed", t.place, t.job.Tag, t.present, t.record.Digest),
+		"kept; a push to the source, or `drift: overwrite` on the route, puts the source's image back")
+	f.Digest = t.present
+	r.set(journal.Outcome{
+		ID: t.job.ID, Generation: t.job.Generation, State: replicator.Done, Digest: t.record.Digest,
+		Findings: []replicator.Finding{f},
+		History:  []replicator.TagState{{Place: t.place, Tag: t.job.Tag, Digest: t.present, At: r.now(), Cause: "drift"}},
+	})
+}
+
+// fresh tells whether a record spares the proof: half of `proof` old at most,
+// since the sweep asks again between half and the whole of it.
+func (r *run) fresh(t *target, d digest.Digest) bool {
+	return t.known && !t.job.Full && t.record.Digest == d && r.now().Sub(t.record.ProvenAt) < t.route.Proof/2
+}
+
+// referrersEvery is how often a proven root's referrers are asked for again.
+const referrersEvery = 24 * time.Hour
+
+// stand handles destinations whose tag is right already: it proves them anew,
+// and gives back those that turn out to lack content.
+func (r *run) stand(ctx context.Context, from delivery, targets []*target) (hollow []*target) {
+	var due []*target
+	left := r.each(ctx, targets, func(ctx context.Context, t *target) error {
+		askReferrers := t.route.Referrers != "false" &&
+			(!t.known || t.job.Full || r.now().Sub(t.record.ReferrersAt) > referrersEvery/2)
+		if r.fresh(t, from.root.Digest) && !askReferrers {
+			r.set(journal.Outcome{ID: t.job.ID, Generation: t.job.Generation, State: replicator.Done, Digest: from.root.Digest})
+			return nil
+		}
+		report, err := verify.Image(ctx, t.repo, t.job.Tag, verify.Options{})
+		if err != nil && !errors.Is(err, oci.ErrNotFound) {
+			return err
+		}
+		r.step()
+		if err != nil || len(report.Missing) > 0 {
+			r.lost(t, report)
+			return nil
+		}
+		if err := r.unsound(t, report); err != nil {
+			return err
+		}
+		if !askReferrers {
+			r.done(t, from, from.root.Digest, report.Bytes, nil)
+			return nil
+		}
+		return nil
+	})
+	for _, t := range targets {
+		if t.hollow {
+			hollow = append(hollow, t)
+		}
+	}
+	for _, t := range left {
+		if !t.hollow {
+			due = append(due, t)
+		}
+	}
+	if len(due) == 0 {
+		return hollow
+	}
+	if from.root.Bytes == nil {
+		root, err := from.repo.FetchManifest(ctx, from.root.Digest.String())
+		if err != nil {
+			for _, t := range due {
+				r.fail(ctx, t.job, err)
+			}
+			return hollow
+		}
+		from.root = root
+	}
+	r.copyReferrers(ctx, from, due, func(t *target, roots []digest.Digest) error {
+		report, err := verify.Content(ctx, t.repo, from.root, verify.Options{Referrers: roots})
+		if err != nil {
+			return err
+		}
+		if err := r.unsound(t, report); err != nil {
+			return err
+		}
+		r.done(t, from, from.root.Digest, report.Bytes, nil)
+		return nil
+	})
+	return hollow
+}
+
+// lost notes that a destination lacks content its tag names: if it was called
+// proven, nothing the registry holds is believed until swept in full.
+func (r *run) lost(t *target, report verify.Report) {
+	t.hollow = true
+	what := "content"
+	if len(report.Missing) > 0 {
+		what = report.Missing[0].Digest.String()
+	}
+	if !t.known {
+		return
+	}
+	f := r.finding(t.job, replicator.FindingMissing,
+		fmt.Sprintf("%s:%s was proven at %s and now lacks %s", t.place, t.job.Tag, t.record.ProvenAt.UTC().Format(time.RFC3339), what),
+		"it is copied again; find out who removed it")
+	r.note(t.job, f)
+	t.distrust = true
+}
+
+// unsound turns a report of damage into an error, nil when all is sound.
+func (r *run) unsound(t *target, report verify.Report) error {
+	if len(report.Corrupt) > 0 {
+		c := report.Corrupt[0]
+		r.note(t.job, r.finding(t.job, replicator.FindingCorrupt,
+			fmt.Sprintf("%s holds %s, but its content is not that digest", t.place, c.Digest),
+			"registries keep damaged bytes even when they are pushed again: delete the blob at the registry's storage, then retry"))
+		return fmt.Errorf("%s at %s: %w", c.Digest, t.place, oci.ErrMismatch)
+	}
+	if len(report.Missing) > 0 {
+		return fmt.Errorf("%s lacks %s right after the copy: %w", t.place, report.Missing[0].Digest, oci.ErrBlobUnknown)
+	}
+	return nil
+}

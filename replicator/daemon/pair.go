@@ -1,0 +1,292 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/twinport/twinport/replicator"
+	"github.com/twinport/twinport/replicator/journal"
+	"github.com/twinport/twinport/replicator/oci"
+	"github.com/twinport/twinport/replicator/plan"
+	"github.com/twinport/twinport/replicator/verify"
+)
+
+const (
+	// conflictAgain is how often an unsettled conflict is looked at again.
+	conflictAgain = 5 * time.Minute
+	// newestApart is how far two senders' times must lie apart for
+	// `conflict: newest` to believe them.
+	newestApart = 10 * time.Second
+)
+
+// An end is one side of a job whose two ends feed each other.
+type end struct {
+	reg    *Registry
+	repo   oci.Repository
+	place  replicator.Place
+	digest digest.Digest // what its tag names, empty where it names nothing
+}
+
+// between works on a tag that both ends, or a ring of registries, may move.
+// An event only triggers reading both sides.
+func (r *run) between(ctx context.Context, src *Registry, t *target) {
+	j := t.job
+	for chase := 1; ; chase++ {
+		a := &end{reg: src, place: j.Source, repo: src.Client.Repository(j.Source.Repository)}
+		b := &end{reg: t.reg, place: j.Destination, repo: t.repo}
+		started := r.now()
+		g, gctx := errgroup.WithContext(ctx)
+		for _, side := range []*end{a, b} {
+			g.Go(func() error { return side.look(gctx, j.Tag) })
+		}
+		base, err := r.journal.Base(ctx, j)
+		if err := errors.Join(err, g.Wait()); err != nil {
+			r.fail(ctx, j, err)
+			return
+		}
+		r.step()
+		if subject, fallback, ok := oci.CompanionSubject(j.Tag); ok && fallback {
+			r.betweenReferrers(ctx, t, a, b, subject)
+			return
+		}
+		m := between(a.digest, b.digest, base)
+		if m == conflict {
+			m = r.settleConflict(ctx, t, a, b)
+		}
+		if j.Flow == replicator.Ring && m == backward {
+			r.gone(j, "the destination is ahead; its push comes round by the other routes")
+			return
+		}
+		switch m {
+		case nothing:
+			if a.digest == "" {
+				r.gone(j, "neither side has the tag any more")
+				return
+			}
+			r.agree(ctx, t, a, b)
+			return
+		case conflict:
+			r.conflict(ctx, t, a, b)
+			return
+		case backward:
+			a, b = b, a
+		}
+		moved := r.flow(ctx, t, a, b, started, chase >= chases)
+		if !moved {
+			return
+		}
+	}
+}
+
+func (e *end) look(ctx context.Context, tag string) error {
+	desc, err := e.repo.Resolve(ctx, tag)
+	if err != nil && !errors.Is(err, oci.ErrNotFound) {
+		return fmt.Errorf("read the tag at %s: %w", e.place.Registry, err)
+	}
+	e.digest = desc.Digest
+	return nil
+}
+
+// flow brings what one end's tag names to the other; it tells whether the
+// first end's tag moved on meanwhile.
+func (r *run) flow(ctx context.Context, t *target, from, to *end, started time.Time, last bool) (moved bool) {
+	root, err := from.repo.FetchManifest(ctx, from.digest.String())
+	if err != nil {
+		r.fail(ctx, t.job, err)
+		return false
+	}
+	way := *t
+	way.reg, way.repo, way.place, way.present = to.reg, to.repo, to.place, to.digest
+	way.intent = true
+	way.route = r.routeBetween(t, from, to)
+	way.record, way.known, err = r.journal.Record(ctx, to.place.Identity, to.place.Repository, t.job.Tag)
+	if err != nil {
+		r.fail(ctx, t.job, err)
+		return false
+	}
+	d := delivery{
+		src: from.reg, repo: from.repo, place: from.place, tag: t.job.Tag, root: root,
+		seen: newSighting(from.digest, started), last: last,
+	}
+	if moved := r.deliver(ctx, d, []*target{&way}); len(moved) > 0 {
+		return true
+	}
+	if o := r.outcome(t.job); o != nil && o.State == replicator.Done {
+		r.proveWanted(ctx, t, from)
+	}
+	return false
+}
+
+// routeBetween is the route that goes from one end to the other, else the job's.
+func (r *run) routeBetween(t *target, from, to *end) plan.Route {
+	for _, candidate := range r.state.Rules.Routes() {
+		if candidate.From != from.place.Registry {
+			continue
+		}
+		for _, name := range candidate.To {
+			if name != to.place.Registry {
+				continue
+			}
+			if repo, err := r.state.Rules.Destination(candidate.Name, from.place.Repository); err == nil && repo == to.place.Repository {
+				return candidate
+			}
+		}
+	}
+	return t.route
+}
+
+// agree ends a job whose two ends name the same: each end that a route wants
+// the tag at is proven, and the shared digest is the new base.
+func (r *run) agree(ctx context.Context, t *target, a, b *end) {
+	r.set(journal.Outcome{
+		ID: t.job.ID, Generation: t.job.Generation, State: replicator.Done, Counted: true,
+		Digest: a.digest, Base: a.digest,
+	})
+	r.proveWanted(ctx, t, a)
+	if o := r.outcome(t.job); o != nil && o.State == replicator.Done {
+		r.proveWanted(ctx, t, b)
+	}
+}
+
+// proveWanted reads an end back where one of the job's routes wants the tag
+// there and no fresh record says that it is whole.
+func (r *run) proveWanted(ctx context.Context, t *target, e *end) {
+	wanted := false
+	for _, w := range t.job.Wants {
+		wanted = wanted || w.Destination == e.place.Registry
+	}
+	if !wanted {
+		return
+	}
+	record, known, err := r.journal.Record(ctx, e.place.Identity, e.place.Repository, t.job.Tag)
+	if err != nil {
+		r.fail(ctx, t.job, err)
+		return
+	}
+	proof := *t
+	proof.place, proof.repo, proof.record, proof.known, proof.present = e.place, e.repo, record, known, e.digest
+	if r.fresh(&proof, e.digest) {
+		return
+	}
+	report, err := verify.Image(ctx, e.repo, e.digest.String(), verify.Options{})
+	if err == nil {
+		err = r.unsound(&proof, report)
+	}
+	if err != nil {
+		r.fail(ctx, t.job, fmt.Errorf("prove %s: %w", e.place, err))
+		return
+	}
+	other := t.job.Source
+	if other == e.place {
+		other = t.job.Destination
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o := r.outcomes[t.job.ID]
+	o.Records = append(o.Records, replicator.Record{
+		Destination: e.place, Tag: t.job.Tag, Digest: e.digest, Source: other,
+		Route: r.routeBetween(t, &end{place: other}, e).Name, PushedAt: t.job.PushedAt, ProvenAt: r.now(),
+		Wrote: known && record.Wrote && record.Digest == e.digest, Bytes: report.Bytes,
+	})
+}
+
+// settleConflict applies the route's policy; conflict where it asks a person.
+func (r *run) settleConflict(ctx context.Context, t *target, a, b *end) move {
+	switch {
+	case t.route.Prefer == a.place.Registry:
+		return forward
+	case t.route.Prefer == b.place.Registry:
+		return backward
+	case t.route.Conflict != "newest":
+		return conflict
+	}
+	pushedA, okA := r.pushTime(ctx, a, t.job.Tag)
+	pushedB, okB := r.pushTime(ctx, b, t.job.Tag)
+	switch apart := pushedA.Sub(pushedB); {
+	case !okA || !okB:
+		return conflict
+	case apart > newestApart:
+		return forward
+	case apart < -newestApart:
+		return backward
+	}
+	return conflict
+}
+
+// pushTime is when a sender said that the end's tag came to name its digest.
+func (r *run) pushTime(ctx context.Context, e *end, tag string) (time.Time, bool) {
+	history, err := r.journal.History(ctx, e.place.Identity, e.place.Repository, tag, nil, 20)
+	if err != nil {
+		return time.Time{}, false
+	}
+	for _, state := range history { // newest first
+		if state.Digest == e.digest {
+			return state.At, state.Cause == causeTimed
+		}
+	}
+	return time.Time{}, false
+}
+
+// conflict writes nothing that a tag names: both digests are copied untagged,
+// so that whichever is chosen is there, and a finding asks a person.
+func (r *run) conflict(ctx context.Context, t *target, a, b *end) {
+	for _, way := range [][2]*end{{a, b}, {b, a}} {
+		from, to := way[0], way[1]
+		root, err := from.repo.FetchManifest(ctx, from.digest.String())
+		if err != nil {
+			r.fail(ctx, t.job, err)
+			return
+		}
+		untagged := *t
+		untagged.reg, untagged.repo, untagged.place = to.reg, to.repo, to.place
+		request := r.request(ctx, delivery{src: from.reg, repo: from.repo, place: from.place, root: root}, []*target{&untagged})
+		for _, result := range r.copier.Copy(request.ctx, request.Request) {
+			if result.Err != nil {
+				r.fail(ctx, t.job, result.Err)
+				return
+			}
+		}
+	}
+	message := fmt.Sprintf("%s:%s names %s and %s:%s names %s, and neither is an older state of the other",
+		a.place, t.job.Tag, a.digest, b.place, t.job.Tag, b.digest)
+	hint := fmt.Sprintf("choose one: twinport resolve %s:%s --prefer %s|%s", a.place, t.job.Tag, a.place.Registry, b.place.Registry)
+	f := r.finding(t.job, replicator.FindingConflict, message, hint)
+	f.Digest = ""
+	r.set(journal.Outcome{
+		ID: t.job.ID, Generation: t.job.Generation, State: replicator.Waiting,
+		NextAttempt: r.now().Add(conflictAgain),
+		Error:       &replicator.JobError{Kind: "conflict", Message: message, Hint: hint},
+		Findings:    []replicator.Finding{f},
+	})
+}
+
+// betweenReferrers unites the referrers of a subject at both ends.
+func (r *run) betweenReferrers(ctx context.Context, t *target, a, b *end, subject digest.Digest) {
+	ways := [][2]*end{{a, b}}
+	if t.job.Flow == replicator.TwoWay {
+		ways = append(ways, [2]*end{b, a})
+	}
+	for _, way := range ways {
+		from, to := way[0], way[1]
+		if from.digest == "" {
+			continue
+		}
+		there := *t
+		there.reg, there.repo, there.place, there.present = to.reg, to.repo, to.place, to.digest
+		r.mu.Lock()
+		delete(r.outcomes, t.job.ID)
+		r.mu.Unlock()
+		r.referrersOf(ctx, from.reg, from.repo, subject, from.digest, []*target{&there})
+		if o := r.outcome(t.job); o == nil || o.State != replicator.Done {
+			return
+		}
+	}
+	if r.outcome(t.job) == nil {
+		r.gone(t.job, "neither side has the tag any more")
+	}
+}

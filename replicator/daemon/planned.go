@@ -1,0 +1,151 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/twinport/twinport/replicator/oci"
+	"github.com/twinport/twinport/replicator/plan"
+	"github.com/twinport/twinport/replicator/sweep"
+)
+
+// An Action is what a sync would do about one tag.
+type Action struct {
+	Route, Destination, Repository, DestinationRepository, Tag string
+	Digest                                                     digest.Digest
+	// Action is copy, move, create, delete, refuse or skip.
+	Action string
+	Reason string
+	// Bytes is the size of the image at the source: an upper bound of what is copied.
+	Bytes int64
+}
+
+// Plan computes what a sync of the routes would do, and how many requests that
+// took to find out. Each action is handed to show as it is found, one at a time.
+func (d *Daemon) Plan(ctx context.Context, names []string, show func(Action)) (requests int64, err error) {
+	st := d.State()
+	selected, err := routes(st, names)
+	if err != nil {
+		return 0, err
+	}
+	var made atomic.Int64
+	ctx = oci.WithTally(ctx, &made)
+	var mu sync.Mutex
+	tell := func(a Action) {
+		mu.Lock()
+		defer mu.Unlock()
+		show(a)
+	}
+	var g errgroup.Group
+	g.SetLimit(4)
+	errs := make([]error, len(selected))
+	for i, route := range selected {
+		g.Go(func() error {
+			errs[i] = d.planRoute(ctx, st, route, tell)
+			return nil
+		})
+	}
+	_ = g.Wait() // each route's error is kept beside the others'
+	return made.Load(), errors.Join(errs...)
+}
+
+func (d *Daemon) planRoute(ctx context.Context, st *State, route plan.Route, tell func(Action)) error {
+	req := d.sweepRequestFor(st, route, SweepOptions{Route: route.Name})
+	req.Present = true
+	req.Skip = func(s sweep.Skipped) {
+		tell(Action{Route: route.Name, Repository: s.Repository, Tag: s.Tag, Digest: s.Digest, Action: "skip", Reason: s.Reason})
+	}
+	req.Emit = func(ctx context.Context, found []sweep.Difference) error {
+		g, gctx := errgroup.WithContext(ctx)
+		g.SetLimit(16)
+		for _, f := range found {
+			g.Go(func() error {
+				a, err := d.action(gctx, st, route, f)
+				if err == nil && a.Action != "" {
+					tell(a)
+				}
+				return err
+			})
+		}
+		return g.Wait()
+	}
+	result, err := sweep.Sweep(ctx, req)
+	for name, failed := range result.Failed {
+		err = errors.Join(err, fmt.Errorf("%s: %w", name, failed))
+	}
+	if err == nil && !result.Complete {
+		err = errors.Join(errIncomplete, result.Sources)
+	}
+	if err != nil {
+		return fmt.Errorf("route %s: %w", route.Name, err)
+	}
+	return nil
+}
+
+// action says what a difference would lead to; a destination that turns out to
+// be right is none.
+func (d *Daemon) action(ctx context.Context, st *State, route plan.Route, f sweep.Difference) (Action, error) {
+	a := Action{
+		Route: route.Name, Destination: f.Destination, Repository: f.SourceRepository,
+		DestinationRepository: f.DestinationRepository, Tag: f.Tag, Digest: f.Digest, Reason: string(f.Reason),
+	}
+	src := st.Registries[route.From].Client.Repository(f.SourceRepository)
+	dst := st.Registries[f.Destination].Client
+	switch f.Present {
+	case f.Digest:
+		// The tag is right; a sync would read it back, which changes nothing.
+		return Action{}, nil
+	case "":
+		a.Action = "copy"
+	default:
+		a.Action = "move"
+		record, ok, err := d.journal.Record(ctx, dst.Identity(), f.DestinationRepository, f.Tag)
+		if err != nil {
+			return a, err
+		}
+		if ok && record.Digest == f.Digest && route.Drift != "overwrite" {
+			a.Action, a.Reason = "skip", "the destination's tag was moved by somebody else; `drift: keep`"
+			return a, nil
+		}
+	}
+	root, err := src.FetchManifest(ctx, f.Digest.String())
+	if err != nil {
+		if errors.Is(err, oci.ErrNotFound) {
+			a.Action, a.Reason = "skip", "the source no longer has it"
+			return a, nil
+		}
+		return a, err
+	}
+	refs, err := oci.ParseReferences(root)
+	if err != nil {
+		a.Action, a.Reason = "refuse", err.Error()
+		return a, nil
+	}
+	a.Bytes = int64(len(root.Bytes))
+	for _, desc := range refs.Blobs {
+		a.Bytes += desc.Size
+	}
+	for _, desc := range refs.Manifests {
+		child, err := src.FetchManifest(ctx, desc.Digest.String())
+		if err != nil {
+			if errors.Is(err, oci.ErrNotFound) {
+				a.Action, a.Reason = "refuse", fmt.Sprintf("the source lacks its child %s", desc.Digest)
+				return a, nil
+			}
+			return a, err
+		}
+		a.Bytes += int64(len(child.Bytes))
+		if crefs, err := oci.ParseReferences(child); err == nil {
+			for _, blob := range crefs.Blobs {
+				a.Bytes += blob.Size
+			}
+		}
+	}
+	return a, nil
+}
