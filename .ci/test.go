@@ -100,6 +100,8 @@ func one(e event, said map[[2]string][]string, out io.Writer) (left []string) {
 		fmt.Fprint(out, e.Output)
 	case "output":
 		switch {
+		case strings.HasPrefix(e.Output, "=== "):
+			// What starts, pauses and goes on: the order says nothing here.
 		case e.Test != "":
 			said[key] = append(said[key], e.Output)
 		case closing(e.Output):
@@ -144,7 +146,7 @@ func reason(said []string) string {
 	var words []string
 	for _, line := range said {
 		line = strings.TrimSpace(line)
-		if line != "" && !strings.HasPrefix(line, "===") && !strings.HasPrefix(line, "--- SKIP") {
+		if line != "" && !strings.HasPrefix(line, "--- SKIP") {
 			words = append(words, line)
 		}
 	}
