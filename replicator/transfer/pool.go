@@ -1,0 +1,135 @@
+package transfer
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// chunkSize is the unit of memory, in bytes.
+	chunkSize = 256 << 10
+	// smallSize is the largest blob that is held whole until it has arrived.
+	smallSize   = 1 << 20
+	smallChunks = smallSize / chunkSize
+)
+
+// A chunk is a piece of a blob, kept while references to it last.
+type chunk struct {
+	buf  []byte
+	n    int
+	refs atomic.Int32
+}
+
+// A pool is the memory of all blobs on their way. Chunks are made when first
+// needed and used again. How many a flight may hold shrinks with what is free
+// (at most as many as stay free), so that stalled flights always leave some to
+// others.
+type pool struct {
+	mu      sync.Mutex
+	free    []*chunk
+	left    int // not made yet
+	waiters []*poolWaiter
+}
+
+type poolWaiter struct {
+	n     int
+	held  *atomic.Int32
+	ready chan struct{}
+}
+
+func newPool(chunks int) *pool { return &pool{left: chunks} }
+
+// allows tells whether a holder of so many may have n more; the lock is held.
+func (p *pool) allows(n int, held int32) bool {
+	free := len(p.free) + p.left
+	return free >= n && (held == 0 || int(held)+n <= free)
+}
+
+// try gives n chunks at once (appended to to), or none.
+func (p *pool) try(to []*chunk, n int, held *atomic.Int32) []*chunk {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.allows(n, held.Load()) {
+		return nil
+	}
+	for range n {
+		var c *chunk
+		if last := len(p.free) - 1; last >= 0 {
+			c = p.free[last]
+			p.free = p.free[:last]
+		} else {
+			c = &chunk{buf: make([]byte, chunkSize)}
+			p.left--
+		}
+		c.refs.Store(1)
+		c.n = 0
+		to = append(to, c)
+	}
+	held.Add(int32(n))
+	return to
+}
+
+// waitMax bounds one wait for memory: whoever waits looks again whether its own
+// readers have left some to give back.
+const waitMax = 100 * time.Millisecond
+
+// wait returns when n chunks may have become free, after waitMax, or with
+// ctx's end.
+func (p *pool) wait(ctx context.Context, n int, held *atomic.Int32) error {
+	w := &poolWaiter{n: n, held: held, ready: make(chan struct{})}
+	p.mu.Lock()
+	if p.allows(n, held.Load()) {
+		p.mu.Unlock()
+		return nil
+	}
+	p.waiters = append(p.waiters, w)
+	p.mu.Unlock()
+	look := time.NewTimer(waitMax)
+	defer look.Stop()
+	select {
+	case <-w.ready:
+		return nil
+	case <-look.C:
+	case <-ctx.Done():
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if i := slices.Index(p.waiters, w); i >= 0 {
+		p.waiters = slices.Delete(p.waiters, i, i+1)
+	} else if ctx.Err() != nil {
+		p.wake() // its turn goes to another
+	}
+	return context.Cause(ctx)
+}
+
+// release drops one reference; the last gives the chunk back.
+func (p *pool) release(c *chunk) {
+	if c.refs.Add(-1) > 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.free = append(p.free, c)
+	p.wake()
+}
+
+// wake lets the first waiter that can be served try; the lock is held.
+func (p *pool) wake() {
+	for i, w := range p.waiters {
+		if p.allows(w.n, w.held.Load()) {
+			close(w.ready)
+			p.waiters = slices.Delete(p.waiters, i, i+1)
+			return
+		}
+	}
+}
+
+// available is how many chunks nobody holds.
+func (p *pool) available() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.free) + p.left
+}

@@ -1,0 +1,170 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/twinport/twinport/replicator/oci"
+)
+
+const (
+	// sourceTries bounds the openings of a blob without progress between them;
+	// sourceProgress is how many bytes count as some.
+	sourceTries    = 5
+	sourceProgress = 64 << 10
+)
+
+// A sourceFault is an error that is the source's, not the destination's.
+type sourceFault struct{ err error }
+
+func (e *sourceFault) Error() string { return "source: " + e.err.Error() }
+func (e *sourceFault) Unwrap() error { return e.err }
+
+// asSource marks an error as the source's; what the source lists and does not
+// have is ErrSourceIncomplete.
+func asSource(err error) error {
+	var fault *sourceFault
+	switch {
+	case err == nil || errors.As(err, &fault):
+		return err
+	case errors.Is(err, oci.ErrNotFound) && !errors.Is(err, oci.ErrSourceIncomplete):
+		err = fmt.Errorf("%w: %w", oci.ErrSourceIncomplete, err)
+	}
+	return &sourceFault{err}
+}
+
+// lasting tells whether trying again soon is in vain.
+func lasting(err error) bool {
+	for _, kind := range []error{
+		oci.ErrNotFound, oci.ErrDenied, oci.ErrMismatch, oci.ErrUnsupported, oci.ErrRefused, oci.ErrImmutable,
+		oci.ErrTooLarge, oci.ErrInvalid, oci.ErrSourceIncomplete, context.Canceled,
+	} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return false
+}
+
+// pause waits before try n (1, 2, …): 100 ms, doubled each time, at most 5 s.
+func pause(ctx context.Context, n int) error {
+	t := time.NewTimer(min(50*time.Millisecond<<min(n, 10), 5*time.Second))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// A resumingReader reads a blob from a repository and, when the reading breaks,
+// goes on where it broke: by a range, or else by reading again what it has.
+// What it gives has still to be hashed.
+type resumingReader struct {
+	ctx   context.Context
+	src   oci.Repository
+	desc  v1.Descriptor
+	body  io.ReadCloser
+	at    int64 // the next byte
+	mark  int64 // where tries was set to zero
+	tries int
+	short int         // of the tries: the answers that ended cleanly, too early
+	read  func(n int) // told every byte from the source, those read again too
+}
+
+func (r *resumingReader) Read(p []byte) (int, error) {
+	for {
+		if r.body == nil {
+			if err := r.open(); err != nil {
+				if err := r.again(err); err != nil {
+					return 0, err
+				}
+				continue
+			}
+		}
+		n, err := r.body.Read(p)
+		r.at += int64(n)
+		r.read(n)
+		if r.at-r.mark >= sourceProgress {
+			r.mark, r.tries, r.short = r.at, 0, 0
+		}
+		switch {
+		case err == nil:
+			return n, nil
+		case r.at >= r.desc.Size: // an error behind the last byte decides nothing: the digest does
+			return n, io.EOF
+		case n > 0:
+			r.drop()
+			return n, nil
+		case err == io.EOF:
+			r.short++
+			err = fmt.Errorf("blob %s ended after %d of %d bytes: %w", r.desc.Digest, r.at, r.desc.Size, oci.ErrInterrupted)
+		}
+		r.drop()
+		if err := r.again(err); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// again says whether to go on after err, and waits before it.
+func (r *resumingReader) again(err error) error {
+	if r.ctx.Err() != nil {
+		return context.Cause(r.ctx)
+	}
+	r.tries++
+	if lasting(err) || r.tries >= sourceTries {
+		if r.short == sourceTries { // the source has no more, whatever it lists
+			return fmt.Errorf("blob %s has only %d of %d bytes: %w", r.desc.Digest, r.at, r.desc.Size, oci.ErrMismatch)
+		}
+		if !lasting(err) && oci.KindOf(err) == "other" {
+			err = fmt.Errorf("%w: %w", oci.ErrInterrupted, err)
+		}
+		return err
+	}
+	return pause(r.ctx, r.tries)
+}
+
+func (r *resumingReader) open() error {
+	ctx := oci.WithOperation(r.ctx, oci.OpBlobRead)
+	if r.at == 0 {
+		body, err := r.src.Fetch(ctx, r.desc)
+		r.body = body
+		return err
+	}
+	if ranged, ok := r.src.(oci.RangeFetcher); ok {
+		body, err := ranged.FetchRange(ctx, r.desc, r.at, -1)
+		if err == nil {
+			r.body = body
+			return nil
+		}
+		if !errors.Is(err, oci.ErrUnsupported) {
+			return err
+		}
+	}
+	body, err := r.src.Fetch(ctx, r.desc)
+	if err != nil {
+		return err
+	}
+	skipped, err := io.CopyN(io.Discard, body, r.at)
+	r.read(int(skipped))
+	if err != nil {
+		_ = body.Close()
+		return err
+	}
+	r.body = body
+	return nil
+}
+
+func (r *resumingReader) drop() {
+	if r.body != nil {
+		_ = r.body.Close() // what it could tell was told by Read
+		r.body = nil
+	}
+}
