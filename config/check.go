@@ -301,11 +301,15 @@ func checkZone(w *walk, path string, into reflect.Value) {
 			b.Windows[i].Timezone = zone
 		}
 	}
+	path = join(path, "bandwidth")
+	if len(w.faultsBelow(path)) > 0 {
+		return
+	}
 	for i, x := range b.Windows {
 		for j, y := range b.Windows[:i] {
-			if x.Rate > 0 && y.Rate > 0 && x.Timezone.String() == y.Timezone.String() && x.overlaps(y) {
-				w.fault(w.at(fmt.Sprintf("%s[%d]", join(path, "bandwidth"), i)), "let each window end before the next begins",
-					"%s[%d]: overlaps window [%d]", join(path, "bandwidth"), i, j)
+			if x.Timezone.String() == y.Timezone.String() && x.overlaps(y) {
+				w.fault(w.at(fmt.Sprintf("%s[%d]", path, i)), "let each window end before the next begins",
+					"%s[%d]: overlaps window [%d]", path, i, j)
 			}
 		}
 	}
@@ -331,7 +335,7 @@ func (w Window) overlaps(o Window) bool { return w.covers(o.From) || o.covers(w.
 
 func checkWindow(w *walk, path string, into reflect.Value) {
 	window := into.Addr().Interface().(*Window)
-	if w.given(join(path, "from")) && w.given(join(path, "to")) && window.Rate > 0 && window.From == window.To {
+	if len(w.faultsBelow(path)) == 0 && window.From == window.To {
 		w.fault(w.at(path), `give a size alone for a cap all day, or "00:00" to "24:00"`, "%s: begins and ends at the same time", path)
 	}
 }

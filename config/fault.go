@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"slices"
@@ -123,17 +124,35 @@ func meant(word string, words []string) string {
 	if len(word) > 64 {
 		return ""
 	}
-	best, nearest := "", 1+max(1, len(word)/3)
+	best, nearest := "", 4*(1+max(1, len(word)/3))
 	for _, w := range words {
 		if len(word) >= 3 && strings.HasPrefix(strings.ToLower(w), strings.ToLower(word)) {
 			return w
 		}
 		d := distance(strings.ToLower(word), strings.ToLower(w))
-		if d < nearest && d < len(w) {
-			best, nearest = w, d
+		if d >= len(w) {
+			continue
+		}
+		score := 4 * d // then the same letters, then the same first one
+		if sameLetters(word, w) {
+			score -= 2
+		}
+		if word[:min(1, len(word))] == w[:1] {
+			score--
+		}
+		if score < nearest {
+			best, nearest = w, score
 		}
 	}
 	return best
+}
+
+// sameLetters tells that one word is the other in another order.
+func sameLetters(a, b string) bool {
+	x, y := []byte(strings.ToLower(a)), []byte(strings.ToLower(b))
+	slices.Sort(x)
+	slices.Sort(y)
+	return bytes.Equal(x, y)
 }
 
 // didYouMean is meant as a hint, else the list of what there is.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/bmatcuk/doublestar/v4"
@@ -123,7 +124,7 @@ func either(expressions []string) string { return `(?:` + strings.Join(expressio
 // plainExpression is globExpression without braces.
 func plainExpression(glob string) string {
 	var b strings.Builder
-	parts := strings.Split(glob, "/")
+	parts := slices.CompactFunc(strings.Split(glob, "/"), func(a, b string) bool { return a == "**" && b == "**" })
 	last := len(parts) - 1
 	for i, part := range parts {
 		switch {

@@ -136,23 +136,70 @@ func flatExpression(glob string) string {
 	return b.String()
 }
 
-// A matcher runs one expression over a word, letter by letter.
-type matcher struct{ prog *syntax.Prog }
-
-func newMatcher(expression string) (matcher, error) {
-	parsed, err := syntax.Parse(expression, syntax.Perl|syntax.DotNL)
-	if err != nil {
-		return matcher{}, err
-	}
-	prog, err := syntax.Compile(parsed.Simplify())
-	return matcher{prog}, err
+// A matcher is one expression as an automaton whose states are made when they
+// are first reached.
+type matcher struct {
+	prog    *syntax.Prog
+	prefix  string // that everything it takes begins with
+	start   int
+	sets    [][]uint32 // instructions, by state
+	accepts []bool     // by state
+	ids     map[string]int
+	steps   map[int]int // by state and letter
+	edges   [256]bool   // letters at which a class of alike ones may begin
 }
 
-func (m matcher) start() []uint32 { return m.close([]uint32{uint32(m.prog.Start)}) }
+// dead is the state that nothing leaves.
+const dead = 0
+
+func newMatcher(expression string) (*matcher, error) {
+	parsed, err := syntax.Parse(expression, syntax.Perl|syntax.DotNL)
+	if err != nil {
+		return nil, err
+	}
+	prog, err := syntax.Compile(parsed.Simplify())
+	if err != nil {
+		return nil, err
+	}
+	m := &matcher{prog: prog, ids: map[string]int{}, steps: map[int]int{}}
+	m.prefix, _ = prog.Prefix()
+	m.state(nil)
+	m.start = m.state(m.close([]uint32{uint32(prog.Start)}))
+	for i := range prog.Inst {
+		if in := &prog.Inst[i]; in.Op == syntax.InstRune || in.Op == syntax.InstRune1 {
+			for j, r := range in.Rune {
+				if end := j%2 == 1 || len(in.Rune) == 1; end && r < 255 {
+					m.edges[r+1] = true
+				}
+				if r < 256 && (j%2 == 0) {
+					m.edges[r] = true
+				}
+			}
+		}
+	}
+	return m, nil
+}
+
+// state interns a set of instructions.
+func (m *matcher) state(set []uint32) int {
+	var k []byte
+	accepts := false
+	for _, pc := range set {
+		k = binary.AppendUvarint(k, uint64(pc))
+		accepts = accepts || m.prog.Inst[pc].Op == syntax.InstMatch
+	}
+	id, ok := m.ids[string(k)]
+	if !ok {
+		id = len(m.sets)
+		m.ids[string(k)] = id
+		m.sets, m.accepts = append(m.sets, set), append(m.accepts, accepts)
+	}
+	return id
+}
 
 // close follows what needs no letter; the result is sorted.
-func (m matcher) close(states []uint32) []uint32 {
-	seen := map[uint32]bool{}
+func (m *matcher) close(states []uint32) []uint32 {
+	seen := make([]bool, len(m.prog.Inst))
 	var out []uint32
 	for len(states) > 0 {
 		pc := states[len(states)-1]
@@ -175,51 +222,95 @@ func (m matcher) close(states []uint32) []uint32 {
 	return out
 }
 
-func (m matcher) step(states []uint32, letter rune) []uint32 {
+// step goes on by a letter; cost is the work it took.
+func (m *matcher) step(state int, letter byte) (next, cost int) {
+	if state == dead {
+		return dead, 0
+	}
+	k := state<<8 | int(letter)
+	if next, ok := m.steps[k]; ok {
+		return next, 1
+	}
 	var out []uint32
-	for _, pc := range states {
-		if i := &m.prog.Inst[pc]; i.Op != syntax.InstMatch && i.MatchRune(letter) {
+	for _, pc := range m.sets[state] {
+		if i := &m.prog.Inst[pc]; i.Op != syntax.InstMatch && i.MatchRune(rune(letter)) {
 			out = append(out, i.Out)
 		}
 	}
-	if len(out) == 0 {
-		return nil
+	if len(out) > 0 {
+		next = m.state(m.close(out))
 	}
-	return m.close(out)
-}
-
-func (m matcher) accepts(states []uint32) bool {
-	return slices.ContainsFunc(states, func(pc uint32) bool { return m.prog.Inst[pc].Op == syntax.InstMatch })
+	m.steps[k] = next
+	return next, 10 + len(m.sets[state]) + len(m.prog.Inst)/8
 }
 
 // A search looks for names, with a bound on its work over a whole config.
 type search struct {
 	left  int
-	cache map[string]matcher
+	cache map[string]*matcher
 }
 
-func newSearch() *search { return &search{left: 400_000, cache: map[string]matcher{}} }
+// patience is the work of a search: a second or two.
+const patience = 12_000_000
 
-func (s *search) matcher(expression string) (matcher, bool) {
-	if m, ok := s.cache[expression]; ok {
-		return m, m.prog != nil
+func newSearch() *search { return &search{left: patience, cache: map[string]*matcher{}} }
+
+func (s *search) matcher(expression string) (*matcher, bool) {
+	m, ok := s.cache[expression]
+	if !ok {
+		m, _ = newMatcher(expression)
+		s.cache[expression] = m
+		s.left -= 20 * len(expression)
 	}
-	m, err := newMatcher(expression)
-	if err != nil {
-		m = matcher{}
-	}
-	s.cache[expression] = m
-	return m, err == nil
+	return m, m != nil
 }
 
-// letters of repository names and tags, slash last; the first few are those
-// that example names are made of.
+// letters of repository names and tags; examples are made of the first ones.
 const letters = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ-._/"
+
+// classes groups the letters that no matcher tells apart.
+func classes(matchers []*matcher) []string {
+	var edges [256]bool
+	for _, m := range matchers {
+		for i, e := range m.edges {
+			edges[i] = edges[i] || e
+		}
+	}
+	byClass, order := map[int]string{}, []int{}
+	class := [256]int{}
+	for i := 1; i < 256; i++ {
+		class[i] = class[i-1]
+		if edges[i] {
+			class[i] = i
+		}
+	}
+	for i := range len(letters) {
+		c := class[letters[i]]
+		if byClass[c] == "" {
+			order = append(order, c)
+		}
+		byClass[c] += letters[i : i+1]
+	}
+	out := make([]string, len(order))
+	for i, c := range order {
+		out[i] = byClass[c]
+	}
+	return out
+}
+
+// A trail is how far a search got with one name.
+type trail struct {
+	states []int // of each matcher
+	from   int   // the trail it goes on from
+	by     byte
+	depth  int // slashes so far
+}
 
 // find gives a shortest name of a language. Sure is false when the search was
 // given up: there may be one.
 func (s *search) find(l language) (name string, found, sure bool) {
-	matchers := make([]matcher, 0, len(l.must)+len(l.not))
+	matchers := make([]*matcher, 0, len(l.must)+len(l.not))
+	first := trail{from: -1}
 	prefix := ""
 	for i, e := range slices.Concat(l.must, l.not) {
 		m, ok := s.matcher(e)
@@ -227,78 +318,69 @@ func (s *search) find(l language) (name string, found, sure bool) {
 			return "", false, false
 		}
 		matchers = append(matchers, m)
+		first.states = append(first.states, m.start)
 		if i < len(l.must) {
-			p, _ := m.prog.Prefix()
-			if n := min(len(p), len(prefix)); p[:n] != prefix[:n] {
+			if n := min(len(m.prefix), len(prefix)); m.prefix[:n] != prefix[:n] {
 				return "", false, true // the cheap way to tell team-a/** from team-b/**
-			} else if len(p) > len(prefix) {
-				prefix = p
 			}
+			prefix = max(prefix, m.prefix)
 		}
 	}
-	type state struct {
-		sets  [][]uint32
-		from  int
-		by    byte
-		depth int // slashes so far
-	}
-	first := state{from: -1}
-	for _, m := range matchers {
-		first.sets = append(first.sets, m.start())
-	}
-	queue := []state{first}
-	seen := map[string]bool{key(first.sets): true}
-	for at := 0; at < len(queue); at++ {
-		if s.left--; s.left < 0 {
-			return "", false, false
-		}
-		now := queue[at]
+	alphabet := classes(matchers)
+	trails := []trail{first}
+	seen := map[string]bool{key(first.states): true}
+	for at := 0; at < len(trails); at++ {
+		now := trails[at]
 		in := true
 		for i, m := range matchers {
-			in = in && m.accepts(now.sets[i]) == (i < len(l.must))
+			in = in && m.accepts[now.states[i]] == (i < len(l.must))
 		}
 		if in {
-			var word []byte
-			for i := at; queue[i].from >= 0; i = queue[i].from {
-				word = append(word, queue[i].by)
-			}
-			slices.Reverse(word)
-			return string(word), true, true
+			return spell(trails, at), true, true
 		}
 	letter:
-		for i := range len(letters) {
-			by := letters[i]
-			if i < 26 { // each part of a name begins at a letter of its own
-				by = letters[(i+now.depth)%26]
+		for _, alike := range alphabet {
+			if s.left < 0 {
+				return "", false, false
 			}
-			next := state{from: at, by: by, depth: now.depth}
+			by := alike[now.depth%len(alike)] // each part of an example has a letter of its own
+			next := trail{from: at, by: by, depth: now.depth, states: make([]int, len(matchers))}
 			if by == '/' {
 				next.depth++
 			}
 			for j, m := range matchers {
-				set := m.step(now.sets[j], rune(by))
-				if len(set) == 0 && j < len(l.must) {
+				state, cost := m.step(now.states[j], by)
+				s.left -= cost + 3
+				if state == dead && j < len(l.must) {
 					continue letter
 				}
-				next.sets = append(next.sets, set)
+				next.states[j] = state
 			}
-			if k := key(next.sets); !seen[k] {
+			if k := key(next.states); !seen[k] {
 				seen[k] = true
-				queue = append(queue, next)
+				trails = append(trails, next)
+				s.left -= 10
 			}
 		}
 	}
 	return "", false, true
 }
 
-// key makes state sets comparable.
-func key(sets [][]uint32) string {
-	var b []byte
-	for _, set := range sets {
-		b = binary.AppendUvarint(b, uint64(len(set)))
-		for _, pc := range set {
-			b = binary.AppendUvarint(b, uint64(pc))
-		}
+// spell reads the name that a trail stands for.
+func spell(trails []trail, at int) string {
+	var word []byte
+	for ; trails[at].from >= 0; at = trails[at].from {
+		word = append(word, trails[at].by)
+	}
+	slices.Reverse(word)
+	return string(word)
+}
+
+// key makes states comparable.
+func key(states []int) string {
+	b := make([]byte, 0, 2*len(states))
+	for _, s := range states {
+		b = binary.AppendUvarint(b, uint64(s))
 	}
 	return string(b)
 }

@@ -53,6 +53,20 @@ func Check(path string) (*Config, []Fault, error) {
 // Parse checks a file's content. Relative paths start at the directory of
 // file. The error is a Faults; warnings come with and without one, sorted too.
 func Parse(file string, data []byte, env Environment) (*Config, []Fault, error) {
+	w, c, err := newWalk(file, env)
+	if err != nil {
+		return nil, nil, err
+	}
+	root := w.walk(data, c)
+	faults, warnings := w.told(file, data, root)
+	if len(faults) > 0 {
+		return nil, warnings, faults
+	}
+	c.Files = slices.Sorted(maps.Keys(w.files))
+	return c, warnings, nil
+}
+
+func newWalk(file string, env Environment) (*walk, *Config, error) {
 	if env.Env == nil {
 		env.Env = os.LookupEnv
 	}
@@ -64,21 +78,19 @@ func Parse(file string, data []byte, env Environment) (*Config, []Fault, error) 
 		return nil, nil, fmt.Errorf("find the directory of %s: %w", file, err)
 	}
 	r := &reader{spans: map[*node]span{}}
-	w := &walk{reader: r, masker: masker{r.spans, map[*node]bool{}}, env: env, dir: dir,
-		marks: map[string]mark{}, files: map[string]bool{}}
-	c := &Config{File: file}
-	root := r.read(data)
+	return &walk{reader: r, masker: masker{r.spans, map[*node]bool{}}, env: env, dir: dir,
+		marks: map[string]mark{}, files: map[string]bool{}}, &Config{File: file}, nil
+}
+
+// walk reads a file's content into c; nil where it is no YAML.
+func (w *walk) walk(data []byte, c *Config) *node {
+	root := w.reader.read(data)
 	if root != nil {
 		w.marks[""] = mark{root.at, root.at}
 		w.suspect(root, false)
 		table.read(w, root, "", reflect.ValueOf(c).Elem())
 	}
-	faults, warnings := w.told(file, data, root)
-	if len(faults) > 0 {
-		return nil, warnings, faults
-	}
-	c.Files = slices.Sorted(maps.Keys(w.files))
-	return c, warnings, nil
+	return root
 }
 
 // told gives the faults their file and text, and takes the warnings out.

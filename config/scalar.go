@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"reflect"
@@ -61,6 +62,7 @@ func (t text) read(w *walk, n *node, path string, into reflect.Value) {
 type words struct {
 	of     []string
 	notYet []string // known, and refused
+	also   string   // what else the key takes, for hints
 	set    func(into reflect.Value, word string)
 }
 
@@ -71,7 +73,7 @@ func (k words) read(w *walk, n *node, path string, into reflect.Value) {
 	if n.shape == isBool {
 		text = strings.ToLower(text)
 	}
-	list := strings.Join(k.of, ", ")
+	list := strings.Join(k.of, ", ") + k.also
 	if n.shape != isString && n.shape != isBool {
 		w.wrong(n, path, "one of "+list, "choose one of "+list)
 		return
@@ -133,7 +135,7 @@ func (k number) read(w *walk, n *node, path string, into reflect.Value) {
 	case k.whole && v != math.Trunc(v):
 		w.fault(n.at, "write it without a fraction", "%s: %s is no whole number", path, quote(n.text))
 	case v < k.min || v > k.max:
-		w.fault(n.at, fmt.Sprintf("give a number from %v to %v", k.min, k.max), "%s: %s is out of range", path, quote(n.text))
+		w.fault(n.at, "give a number from "+strconv.FormatFloat(k.min, 'f', -1, 64)+" to "+strconv.FormatFloat(k.max, 'f', -1, 64), "%s: %s is out of range", path, quote(n.text))
 	case into.CanFloat():
 		into.SetFloat(v)
 	default:
@@ -174,7 +176,11 @@ func (k measure[T]) read(w *walk, n *node, path string, into reflect.Value) {
 	}
 	v, err := k.parse(n.text)
 	if err != nil {
-		w.fault(n.at, k.hint, "%s: %s is no %s (%v)", path, quote(n.text), k.name, err)
+		why := ""
+		if !errors.Is(err, errPlain) {
+			why = " (" + err.Error() + ")"
+		}
+		w.fault(n.at, k.hint, "%s: %s is no %s%s", path, quote(n.text), k.name, why)
 		return
 	}
 	if k.ok != nil {
@@ -217,9 +223,17 @@ var (
 		hint: "write it like 5%, above 0 and at most 100%", pattern: `^[0-9]*\.?[0-9]+ ?%$`}
 	clock = measure[time.Duration]{name: "time of day", parse: parseClock,
 		hint: `write it like "08:00", from "00:00" to "24:00"`, pattern: `^([01][0-9]|2[0-3]):[0-5][0-9]$|^24:00$`}
-	timezone = measure[*time.Location]{name: "time zone", parse: time.LoadLocation,
+	timezone = measure[*time.Location]{name: "time zone", parse: location,
 		hint: "write a name of the IANA database, like Europe/Berlin or UTC"}
 )
+
+// location finds a time zone that is the same on every machine.
+func location(name string) (*time.Location, error) {
+	if name == "Local" {
+		return nil, errors.New("it differs between machines")
+	}
+	return time.LoadLocation(name)
+}
 
 const sizePattern = `^[0-9]*\.?[0-9]+ ?(B|kB|KiB|MB|MiB|GB|GiB)$`
 

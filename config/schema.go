@@ -3,11 +3,10 @@ package config
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
-
-	"fmt"
 )
 
 // Schema is the JSON Schema (draft 7) of a config, for editors. It takes what
@@ -141,8 +140,6 @@ func (d *definitions) kind(k kind) map[string]any {
 				map[string]any{"type": "string", "minLength": 1, "description": "The secret itself."},
 			}}
 		}).(map[string]any)
-	case measure[int64]:
-		return k.schema()
 	case measureOf:
 		return k.schema()
 	}

@@ -20,10 +20,13 @@ const maxSecret = 64 << 10
 // literal. It prints as <redacted> in every way of printing; only Value tells
 // it. The zero Secret is none. Copies share what a file held last.
 type Secret struct {
-	held *heldSecret
+	box *secretBox
 }
 
-// heldSecret is behind a pointer so that no printer by reflection reaches it.
+// secretBox makes two pointers of one: fmt follows the first one when a verb
+// does not fit a field that it may not ask for its methods.
+type secretBox struct{ held *heldSecret }
+
 type heldSecret struct {
 	origin string // "literal", "env NAME", "file PATH"
 	path   string // of a file
@@ -36,36 +39,38 @@ type heldSecret struct {
 
 // NewSecret is a literal one.
 func NewSecret(value string) Secret {
-	return Secret{&heldSecret{origin: "literal", value: value}}
+	return newSecret(&heldSecret{origin: "literal", value: value})
 }
 
 func envSecret(name, value string) Secret {
-	return Secret{&heldSecret{origin: "env " + name, value: value}}
+	return newSecret(&heldSecret{origin: "env " + name, value: value})
 }
 
 func fileSecret(path, value string) Secret {
-	return Secret{&heldSecret{origin: "file " + path, path: path, value: value}}
+	return newSecret(&heldSecret{origin: "file " + path, path: path, value: value})
 }
 
+func newSecret(h *heldSecret) Secret { return Secret{&secretBox{h}} }
+
 // IsZero tells that no secret is configured.
-func (s Secret) IsZero() bool { return s.held == nil }
+func (s Secret) IsZero() bool { return s.box == nil }
 
 // Origin says where the secret comes from: "literal", "env NAME", "file PATH".
 func (s Secret) Origin() string {
-	if s.held == nil {
+	if s.box == nil {
 		return "none"
 	}
-	return s.held.origin
+	return s.box.held.origin
 }
 
 // Value is the secret itself. A file is read again when it changed; while it
 // is away, empty or unreadable, what it held last still counts, so that a
 // rotation in steps refuses nobody. The zero Secret gives an error.
 func (s Secret) Value() (string, error) {
-	h := s.held
-	if h == nil {
+	if s.box == nil {
 		return "", errors.New("no secret is configured")
 	}
+	h := s.box.held
 	if h.path == "" {
 		if h.value == "" {
 			return "", fmt.Errorf("the secret of %s is not set", h.origin)

@@ -270,7 +270,7 @@ var (
 )
 
 var conflictKind = choice{
-	{shapes: []shape{isString}, kind: words{of: []string{"ask", "newest"}, set: func(into reflect.Value, word string) {
+	{shapes: []shape{isString}, kind: words{of: []string{"ask", "newest"}, also: " or {prefer: REGISTRY}", set: func(into reflect.Value, word string) {
 		into.FieldByName("Newest").SetBool(word == "newest")
 	}}},
 	{shapes: []shape{isMap}, kind: &object{
@@ -282,7 +282,7 @@ var conflictKind = choice{
 }
 
 var deletesKind = choice{
-	{shapes: []shape{isString}, kind: words{of: []string{"keep"}, set: func(reflect.Value, string) {}}},
+	{shapes: []shape{isString}, kind: words{of: []string{"keep"}, also: " or {mirror: {grace: 72h, atMost: 5%}}", set: func(reflect.Value, string) {}}},
 	{shapes: []shape{isMap}, kind: &object{
 		name: "deletes", doc: "What becomes of a deletion at the source.",
 		fields: []field{

@@ -337,9 +337,9 @@ func (t *topology) report(first *edge, stops []stop, told map[string]bool) bool 
 		return false
 	}
 	slices.Reverse(routes)
-	who := "route " + routes[0] + " feeds itself"
+	who := "route " + routes[0] + " feeds itself under other names"
 	if len(routes) > 1 {
-		who = "routes " + strings.Join(routes, ", ") + " are a cycle"
+		who = "routes " + strings.Join(routes, ", ") + " are a cycle whose renames do not come back to the original name"
 	}
 	slices.Sort(routes)
 	if id := strings.Join(routes, "\x00"); told[id] {
@@ -351,6 +351,6 @@ func (t *topology) report(first *edge, stops []stop, told map[string]bool) bool 
 		at = first.path()
 	}
 	t.w.fault(t.w.at(at), "exclude at its source what has been renamed, or remove the rename",
-		"%s: %s whose renames do not come back to the original name: %s becomes %s at %s", at, who, quote(stops[0].name), quote(last.name), first.src.Name)
+		"%s: %s: %s becomes %s at %s", at, who, quote(stops[0].name), quote(last.name), first.src.Name)
 	return true
 }

@@ -13,6 +13,9 @@ import (
 // error, and sums of durations cannot overflow.
 const longest = 36500 * 24 * time.Hour
 
+// errPlain says no more than that a value is not what it has to be.
+var errPlain = errors.New("it cannot be read")
+
 var errTooLong = errors.New("longer than 100 years")
 
 // parseDuration reads Go's durations with a unit more: d, of 24 hours.
@@ -22,7 +25,7 @@ func parseDuration(s string) (time.Duration, error) {
 		rest = strings.TrimPrefix(s, "+")
 	}
 	if rest == "" || len(rest) > 64 {
-		return 0, errors.New("no duration")
+		return 0, errPlain
 	}
 	var days float64
 	var other strings.Builder
@@ -32,13 +35,13 @@ func parseDuration(s string) (time.Duration, error) {
 			if n < 0 {
 				return 0, errors.New("a number without a unit")
 			}
-			return 0, errors.New("no duration")
+			return 0, errPlain
 		}
 		end := n + strings.IndexAny(part[n:]+"0", "0123456789.")
 		if part[n:end] == "d" {
 			v, err := strconv.ParseFloat(part[:n], 64)
 			if err != nil {
-				return 0, errors.New("no duration")
+				return 0, errPlain
 			}
 			days += v
 		} else {
@@ -53,7 +56,7 @@ func parseDuration(s string) (time.Duration, error) {
 	if other.Len() > 0 {
 		v, err := time.ParseDuration(other.String())
 		if err != nil {
-			return 0, errors.New("no duration")
+			return 0, errPlain
 		}
 		d += v
 	}
@@ -82,7 +85,7 @@ func parseSize(s string) (int64, error) {
 	}
 	v, err := strconv.ParseFloat(s[:n], 64)
 	if err != nil {
-		return 0, errors.New("no size")
+		return 0, errPlain
 	}
 	unit := strings.TrimSpace(s[n:])
 	names := make([]string, 0, len(sizeUnits))
@@ -110,7 +113,7 @@ func parsePercent(s string) (float64, error) {
 	}
 	v, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
 	if err != nil || math.IsNaN(v) {
-		return 0, errors.New("no number")
+		return 0, errPlain
 	}
 	if v <= 0 || v > 100 {
 		return 0, errors.New("not between 0 and 100")
@@ -125,7 +128,7 @@ func parseClock(s string) (time.Duration, error) {
 	}
 	t, err := time.Parse("15:04", s)
 	if err != nil || len(s) != len("15:04") {
-		return 0, errors.New("no time of day")
+		return 0, errPlain
 	}
 	return time.Duration(t.Hour())*time.Hour + time.Duration(t.Minute())*time.Minute, nil
 }

@@ -163,7 +163,11 @@ func brief(doc string) string {
 	if i := strings.Index(doc, ". "); i > 0 {
 		doc = doc[:i]
 	}
-	return strings.ToLower(doc[:1]) + strings.TrimSuffix(doc[1:], ".")
+	doc = strings.TrimSuffix(plain(doc), ".")
+	if len(doc) > 1 && doc[1] >= 'a' {
+		doc = strings.ToLower(doc[:1]) + doc[1:]
+	}
+	return doc
 }
 
 // fallback reads a field's default as if the file said it.
@@ -197,15 +201,11 @@ func (w *walk) fill(k kind, path string, into reflect.Value) {
 func (w *walk) unknown(p pair, path string, keys []string) {
 	shown := p.key
 	if secretKey.MatchString(path) && (p.value == nil || p.value.shape == isNull) {
-		shown = "…" // a mangled "token:value" is a key to YAML
-		if i := strings.IndexByte(p.key, ':'); i > 0 {
-			w.fault(p.at, "put a space after the colon", "%s: no value", join(path, p.key[:i]))
-		} else {
-			w.fault(p.at, "the keys are "+strings.Join(keys, ", "), "%s: an unknown key", path)
-		}
+		// "{hunter2}" is a key without a value to YAML, and may be a secret.
 		hide := &node{shape: isString, at: p.at}
 		w.spans[hide] = span{p.at, position{p.at.line, p.at.column + len([]rune(p.key))}}
 		w.hidden[hide] = true
+		w.fault(p.at, "the keys are "+strings.Join(keys, ", "), "%s: an unknown key without a value", path)
 		return
 	}
 	if r := []rune(shown); len(r) > 60 {
@@ -219,6 +219,9 @@ func (w *walk) wrong(n *node, path, want, hint string) {
 	if n.shape == isNull {
 		w.fault(n.at, "give it a value, or remove it", "%s: empty", path)
 		return
+	}
+	if path == "" {
+		path = "the file"
 	}
 	w.fault(n.at, hint, "%s: %s, want %s", path, n.shape, want)
 }
@@ -257,7 +260,7 @@ func (l list) read(w *walk, n *node, path string, into reflect.Value) {
 		return
 	}
 	if len(n.items) == 0 && l.some {
-		w.fault(n.at, "name at least one, or remove the key", "%s: an empty list", path)
+		w.fault(n.at, "name at least one", "%s: an empty list", path)
 	}
 	out := reflect.MakeSlice(into.Type(), 0, len(n.items))
 	seen := map[string]bool{}

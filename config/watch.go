@@ -3,6 +3,8 @@ package config
 import (
 	"context"
 	"crypto/sha256"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -34,10 +36,11 @@ func Watch(ctx context.Context, path string, changed func()) {
 
 // A vigil remembers what was seen of one config.
 type vigil struct {
-	path  string
-	files []string // that the config named when it could last be read
-	taken string   // what was last told of, or there at first
-	seen  string   // at the last look
+	path   string
+	parsed [sha256.Size]byte // the config's content that files come from
+	files  []string          // that it named when it was last YAML
+	taken  string            // what was last told of, or there at first
+	seen   string            // at the last look
 }
 
 func newVigil(path string) *vigil {
@@ -73,11 +76,14 @@ func (v *vigil) sum() (string, bool) {
 	if err != nil || len(data) == 0 {
 		return "", false
 	}
-	if c, _, err := Parse(v.path, data, Environment{}); err == nil {
-		v.files = c.Files
+	part := sha256.Sum256(data)
+	if part != v.parsed {
+		v.parsed = part
+		if files, ok := mentioned(v.path, data); ok {
+			v.files = files
+		}
 	}
 	h := sha256.New()
-	part := sha256.Sum256(data)
 	h.Write(part[:])
 	for _, f := range v.files {
 		h.Write([]byte(f + "\x00"))
@@ -87,4 +93,17 @@ func (v *vigil) sum() (string, bool) {
 		}
 	}
 	return string(h.Sum(nil)), true
+}
+
+// mentioned lists the files that a config names, a faulty one too, so that the
+// missing one is seen when it comes; not ok where it cannot be read as YAML.
+func mentioned(file string, data []byte) ([]string, bool) {
+	w, _, err := newWalk(file, Environment{})
+	if err != nil {
+		return nil, false
+	}
+	if w.walk(data, &Config{}) == nil {
+		return nil, false
+	}
+	return slices.Sorted(maps.Keys(w.files)), true
 }
