@@ -18,22 +18,20 @@ BENCHFLAGS ?= -benchmem
 ONCE       ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build test unit integration race-check lint fmt vet bench fuzz demo tools registry twinport-race clean
+.PHONY: help build test unit integration race-check lint fmt vet bench fuzz demo tools registry daemon daemon-race clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 build: ## build the static binary: ./twinport
-	@mkdir -p $(BIN)
-	CGO_ENABLED=0 go build -trimpath -tags timetzdata -ldflags '$(LDFLAGS)' -o $(BIN)/twinport ./cmd/twinport
-	@cp $(BIN)/twinport twinport.new && mv -f twinport.new twinport
+	CGO_ENABLED=0 go build -trimpath -tags timetzdata -ldflags '$(LDFLAGS)' -o twinport ./cmd/twinport
 
 test: race-check unit integration ## unit and integration tests of both modules, with the race detector where there is a C compiler
 
 unit: $(BIN)/test
 	$(if $(RACE),CGO_ENABLED=1) $(BIN)/test test $(RACE) -timeout $(TIMEOUT) $(TESTFLAGS) ./...
 
-integration: $(BIN)/test build registry $(if $(RACE),twinport-race)
+integration: $(BIN)/test daemon $(if $(RACE),daemon-race) registry
 	@.ci/build-tools crane regctl
 	$(if $(RACE),CGO_ENABLED=1) $(BIN)/test -C integration test $(RACE) -timeout $(TIMEOUT) $(TESTFLAGS) ./...
 
@@ -63,7 +61,7 @@ bench: registry ## the benchmarks of both modules, readable with benchstat (BENC
 fuzz: ## each fuzz target of both modules for FUZZTIME (30s)
 	@.ci/fuzz $(FUZZTIME)
 
-demo: build registry ## three registries, three regions, a push that arrives in all of them (ONCE=1: check it and exit)
+demo: daemon registry ## three registries, three regions, a push that arrives in all of them (ONCE=1: check it and exit)
 	@$(if $(ONCE),ONCE=$(ONCE)) go -C integration run ./demo
 
 tools: ## build the tools of .ci/tools into .cache/bin (TOOLS=name for one)
@@ -75,10 +73,16 @@ clean: ## remove what was built
 # CNCF distribution's registry, at the version that the integration module pins.
 registry:
 	@mkdir -p $(BIN)
+	@test -x $(BIN)/registry || echo 'building the test registry (once, takes minutes)'
 	@CGO_ENABLED=0 go -C integration build -o $(BIN)/registry github.com/distribution/distribution/v3/cmd/registry
 
-# The daemon of the integration tests that set no memory limit.
-twinport-race:
+# The daemon for tests and the demo. Without -trimpath: what go test compiled serves.
+daemon:
+	@mkdir -p $(BIN)
+	CGO_ENABLED=0 go build -o $(BIN)/twinport ./cmd/twinport
+
+# The same with the race detector, for the tests that set no memory limit.
+daemon-race:
 	@mkdir -p $(BIN)
 	CGO_ENABLED=1 go build -race -o $(BIN)/twinport-race ./cmd/twinport
 
