@@ -185,7 +185,7 @@ func (j *Journal) check(ctx context.Context) error {
 	}
 	query := "SELECT COUNT(*) FROM sqlite_schema"
 	if info.Size() <= checkAtMost {
-		query = "SELECT quick_check FROM pragma_quick_check(1)"
+		query = "PRAGMA quick_check(1)"
 	}
 	var said string
 	if _, err := one(ctx, j.writeDB, query, nil, &said); err != nil {

@@ -1,0 +1,230 @@
+package journal
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/twinport/twinport/replicator"
+)
+
+func (h *harness) record(tag, content string) replicator.Record {
+	return replicator.Record{Destination: at("us", "team/app"), Tag: tag, Digest: dgst(content), Source: at("eu", "team/app"),
+		Route: "prod", PushedAt: h.clock(), ProvenAt: h.clock(), ReferrersAt: h.clock(), Wrote: true, Bytes: 1 << 40}
+}
+
+func (h *harness) tags(identity string) []string {
+	h.Helper()
+	var tags []string
+	for _, r := range must(h.Records(ctx0, identity, "team/app", "", 0))(h) {
+		tags = append(tags, r.Tag)
+	}
+	return tags
+}
+
+const usID = "oci:us.example.com"
+
+var _ = holds("a job's end and its record are one commit", func(t *testing.T, h *harness) {
+	h.accept(h.pushed("v1", "one"))
+	want := h.record("v1", "one")
+	h.finish(h.claim(), func(o *Outcome) { o.Records = []replicator.Record{want} })
+	got, found, err := h.Record(ctx0, usID, "team/app", "v1")
+	if err != nil || !found {
+		t.Fatal(found, err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	s := h.standing("prod", "us")
+	if s.Proven != 1 || !s.LastProof.Equal(start) || !s.OldestProof.Equal(start) || !s.BehindSince.IsZero() {
+		t.Errorf("%+v", s)
+	}
+	if _, found, _ := h.Record(ctx0, "oci:ap.example.com", "team/app", "v1"); found {
+		t.Error("a record of a registry nobody knows")
+	}
+})
+
+var _ = holds("records are pages sorted bytewise by tag, digests apart", func(t *testing.T, h *harness) {
+	var list []replicator.Record
+	for _, tag := range []string{"b", "a", "B", "_x", "1", "a-1", "a.1"} {
+		list = append(list, h.record(tag, tag))
+	}
+	untagged := h.record("", "alone")
+	h.ok(h.SaveRecords(ctx0, append(list, untagged)))
+	if diff := cmp.Diff([]string{"1", "B", "_x", "a", "a-1", "a.1", "b"}, h.tags(usID)); diff != "" {
+		t.Error(diff)
+	}
+	page := must(h.Records(ctx0, usID, "team/app", "_x", 2))(t)
+	if len(page) != 2 || page[0].Tag != "a" || page[1].Tag != "a-1" {
+		t.Errorf("%+v", page)
+	}
+	alone := must(h.UntaggedRecords(ctx0, usID, "team/app", "", 0))(t)
+	if len(alone) != 1 || alone[0].Digest != dgst("alone") {
+		t.Errorf("%+v", alone)
+	}
+	if _, found, _ := h.Record(ctx0, usID, "team/app", dgst("alone").String()); !found {
+		t.Error("no record by digest")
+	}
+	if got := must(h.RecordRepositories(ctx0, usID, "", 10))(t); !cmp.Equal(got, []string{"team/app"}) {
+		t.Errorf("repositories %v", got)
+	}
+})
+
+var _ = holds("a void repository has neither records nor locations", func(t *testing.T, h *harness) {
+	other := h.record("v1", "one")
+	other.Destination.Repository = "team/other"
+	h.ok(h.SaveRecords(ctx0, []replicator.Record{h.record("v1", "one"), other}))
+	h.accept(h.pushed("v2", "two"))
+	h.finish(h.claim(), func(o *Outcome) {
+		o.Locations = []replicator.Location{{Place: at("us", "team/app"), Digest: dgst("layer")}, {Place: at("us", "team/other"), Digest: dgst("layer")}}
+		o.Records = []replicator.Record{h.record("v2", "two")}
+	})
+	h.accept(h.pushed("v3", "three"))
+	h.finish(h.claim(), func(o *Outcome) {
+		o.State, o.NextAttempt = replicator.Waiting, h.clock().Add(time.Hour)
+		o.Void = []replicator.Place{at("us", "team/app")}
+	})
+	if got := h.tags(usID); len(got) != 0 {
+		t.Errorf("records left: %v", got)
+	}
+	if got := must(h.Locations(ctx0, usID, dgst("layer").String()))(t); !cmp.Equal(got, []string{"team/other"}) {
+		t.Errorf("locations %v", got)
+	}
+	if got := h.standing("prod", "us"); got.Proven != 1 {
+		t.Errorf("the other repository's: %+v", got)
+	}
+	h.ok(h.Void(ctx0, []replicator.Place{at("us", "team/other"), at("nowhere", "x")}))
+	if got := h.standing("prod", "us"); got.Proven != 0 {
+		t.Errorf("%+v", got)
+	}
+})
+
+var _ = holds("a distrusted registry's records count once proven again", func(t *testing.T, h *harness) {
+	h.ok(h.SaveRecords(ctx0, []replicator.Record{h.record("v1", "one"), h.record("v2", "two")}))
+	h.accept(h.pushed("v3", "three"))
+	h.finish(h.claim(), func(o *Outcome) {
+		o.Distrust = []string{usID}
+		o.Records = []replicator.Record{h.record("v3", "three")}
+	})
+	if got := h.tags(usID); !cmp.Equal(got, []string{"v3"}) {
+		t.Errorf("trusted: %v", got)
+	}
+	h.ok(h.SaveRecords(ctx0, []replicator.Record{h.record("v1", "one")}))
+	if got := h.standing("prod", "us"); got.Proven != 2 {
+		t.Errorf("%+v", got)
+	}
+	h.ok(h.Distrust(ctx0, usID))
+	h.restart()
+	if got := h.tags(usID); len(got) != 0 {
+		t.Errorf("trusted after all: %v", got)
+	}
+	if _, found, _ := h.Record(ctx0, usID, "team/app", "v1"); found {
+		t.Error("a distrusted record was given")
+	}
+})
+
+var _ = holds("locations are the newest four repositories", func(t *testing.T, h *harness) {
+	save := func(repository string) {
+		h.accept(h.pushed(repository, "x"))
+		h.finish(h.claim(), func(o *Outcome) {
+			o.Locations = []replicator.Location{{Place: at("us", repository), Digest: dgst("layer")}}
+		})
+		h.pass(time.Second)
+	}
+	for i := range 6 {
+		save(fmt.Sprintf("r%d", i))
+	}
+	want := []string{"r5", "r4", "r3", "r2"}
+	if diff := cmp.Diff(want, must(h.Locations(ctx0, usID, dgst("layer").String()))(t)); diff != "" {
+		t.Error(diff)
+	}
+	h.ok(h.ForgetLocation(ctx0, replicator.Location{Place: at("us", "r4"), Digest: dgst("layer")}))
+	save("r4")
+	if got := must(h.Locations(ctx0, usID, dgst("layer").String()))(t); !cmp.Equal(got, []string{"r4", "r5", "r3", "r2"}) {
+		t.Errorf("%v", got)
+	}
+})
+
+func (h *harness) state(tag, content string, at time.Time) replicator.TagState {
+	s := replicator.TagState{Place: replicator.Place{Registry: "eu", Identity: "oci:eu.example.com", Repository: "team/app"},
+		Tag: tag, At: at, Cause: "webhook"}
+	if content != "" {
+		s.Digest = dgst(content)
+	}
+	return s
+}
+
+func (h *harness) history(tag string, at *time.Time) []digest.Digest {
+	h.Helper()
+	var list []digest.Digest
+	for _, s := range must(h.History(ctx0, "oci:eu.example.com", "team/app", tag, at, 0))(h) {
+		list = append(list, s.Digest)
+	}
+	return list
+}
+
+var _ = holds("tag history collapses equal neighbours and answers for any time", func(t *testing.T, h *harness) {
+	minute := func(n int) time.Time { return start.Add(time.Duration(n) * time.Minute) }
+	add := func(content string, n int) {
+		must(h.Accept(ctx0, Intake{History: []replicator.TagState{h.state("v1", content, minute(n))}}))(t)
+	}
+	add("one", 0)
+	add("one", 5)
+	add("two", 10)
+	add("", 20)
+	add("two", 30)
+	add("two", 25) // late: the line of 30 begins earlier
+	add("two", 12) // late, and known
+	add("three", 2)
+	want := []digest.Digest{dgst("two"), "", dgst("two"), dgst("three"), dgst("one")}
+	if diff := cmp.Diff(want, h.history("v1", nil)); diff != "" {
+		t.Error(diff)
+	}
+	list := must(h.History(ctx0, "oci:eu.example.com", "team/app", "v1", nil, 1))(t)
+	if len(list) != 1 || !list[0].At.Equal(minute(25)) || list[0].Cause != "webhook" {
+		t.Errorf("%+v", list)
+	}
+	for n, want := range map[int]digest.Digest{0: dgst("one"), 1: dgst("one"), 9: dgst("three"), 15: dgst("two"), 22: "", 40: dgst("two")} {
+		when := minute(n)
+		if got := h.history("v1", &when); got[0] != want {
+			t.Errorf("after %d minutes it named %s, want %s", n, got[0], want)
+		}
+	}
+	before := minute(-1)
+	if got := h.history("v1", &before); len(got) != 0 {
+		t.Errorf("before it existed: %v", got)
+	}
+})
+
+var _ = holds("tag history is bounded by tag and age, but keeps the last", func(t *testing.T, h *harness) {
+	for i := range 1250 {
+		var list []replicator.TagState
+		for _, tag := range []string{"busy"} {
+			list = append(list, h.state(tag, fmt.Sprint(i), h.clock()))
+		}
+		if i < 30 {
+			list = append(list, h.state("old", fmt.Sprint(i), h.clock()))
+		}
+		must(h.Accept(ctx0, Intake{History: list}))(t)
+		h.pass(time.Second)
+	}
+	var n int
+	if _, err := one(ctx0, h.readDB, "SELECT COUNT(*) FROM tag_states WHERE tag = 'busy'", nil, &n); err != nil || n > 1000 || n < 900 {
+		t.Errorf("%d rows of a busy tag, %v", n, err)
+	}
+	if got := h.history("busy", nil); got[0] != dgst("1249") {
+		t.Error("the current line is gone")
+	}
+	h.pass(401 * 24 * time.Hour)
+	must(h.Accept(ctx0, Intake{History: []replicator.TagState{h.state("busy", "new", h.clock())}}))(t)
+	h.ok(h.Prune(ctx0, h.clock(), 30*24*time.Hour))
+	if got := len(h.history("old", nil)); got != 11 {
+		t.Errorf("%d lines of an old tag, want the current one and 10", got)
+	}
+	if got := len(h.history("busy", nil)); got != 11 {
+		t.Errorf("%d lines of the busy tag", got)
+	}
+})
