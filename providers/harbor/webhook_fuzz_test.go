@@ -14,7 +14,7 @@ import (
 // than it may.
 func FuzzWebhook(f *testing.F) {
 	for _, pattern := range []string{"events/harbor-*.json"} {
-		list, err := filepath.Glob(filepath.Join("../../replicator/intake/testdata", pattern))
+		list, err := filepath.Glob(filepath.Join("..", "..", "replicator", "intake", "testdata", pattern))
 		if err != nil {
 			f.Fatal(err)
 		}

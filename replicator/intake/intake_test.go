@@ -428,7 +428,7 @@ func TestBodies(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if got := countsOf(t, resp.Body); resp.StatusCode != 202 || got != (counts{1, 1}) {
+	if got := countsOf(t, resp.Body); resp.StatusCode != http.StatusAccepted || got != (counts{1, 1}) {
 		t.Errorf("a chunked body: %d %+v", resp.StatusCode, got)
 	}
 }
