@@ -77,7 +77,6 @@ func (r *Registry) noAnswer(c *call, err error) *failure {
 		invalid x509.CertificateInvalidError
 		verify  *tls.CertificateVerificationError
 		record  tls.RecordHeaderError
-		alert   tls.AlertError
 	)
 	switch {
 	case sentinel(err) != nil: // the transport has classified it itself
@@ -87,7 +86,7 @@ func (r *Registry) noAnswer(c *call, err error) *failure {
 		}
 	case errors.As(err, &verify), errors.As(err, &unknown), errors.As(err, &host), errors.As(err, &invalid):
 		e.Hint, f.passing = "check the registry's certificate and tls.ca", false
-	case errors.As(err, &alert):
+	case errors.As(err, &op) && op.Op == "remote error": // a TLS alert
 		e.Hint, f.passing = "the registry refuses the TLS handshake; check tls.cert and tls.key", false
 	case errors.As(err, &record), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		e.Hint, f.passing = "the registry does not speak TLS; set plainHTTP if that is meant", false

@@ -1,0 +1,36 @@
+package harbor_test
+
+import (
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/twinport/twinport/providers/generic"
+	"github.com/twinport/twinport/providers/harbor"
+	"github.com/twinport/twinport/providers/providertest"
+	"github.com/twinport/twinport/replicator/oci"
+)
+
+func TestContract(t *testing.T) {
+	server := httptest.NewServer(&providertest.Fake{Username: "robot$team+ci", Password: "api-key-of-robot", Tokens: true, Page: 100})
+	t.Cleanup(server.Close)
+	spec := generic.Spec{
+		Name: "harbor", Kind: "harbor", Host: strings.TrimPrefix(server.URL, "http://"), PlainHTTP: true,
+		Auth: generic.Auth{Username: "robot$team+ci", Password: func() (string, error) { return "api-key-of-robot", nil }},
+	}
+	transport, err := generic.Transport(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(transport.CloseIdleConnections)
+	providertest.Run(t, providertest.Suite{
+		Catalog: true, Mount: true, Ranges: true, Referrers: true, Strict: true, Resume: true, SHA512: true,
+		Open: func(t *testing.T) oci.Registry {
+			reg, err := harbor.New(spec, transport)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return reg
+		},
+	})
+}
