@@ -79,9 +79,10 @@ type Daemon struct {
 	// sweepNow asks for a sweep of routes out of turn.
 	sweepNow map[string]chan sweepRequest
 
-	absent  absences
-	journey counters
-	running runningJobs
+	absent    absences
+	unsettled unsettled
+	journey   counters
+	running   runningJobs
 }
 
 // New makes a daemon around a state; nothing runs yet.

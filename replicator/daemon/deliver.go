@@ -293,6 +293,9 @@ func (r *run) done(t *target, from delivery, d digest.Digest, bytes int64, lande
 	if t.job.Tag != "" && t.present != d {
 		out.History = []replicator.TagState{{Place: t.place, Tag: t.job.Tag, Digest: d, At: now, Cause: "copied"}}
 	}
+	if from.tag != "" {
+		r.settled(t.job, d, &out)
+	}
 	for _, blob := range landed {
 		out.Locations = append(out.Locations, replicator.Location{Place: t.place, Digest: blob})
 	}

@@ -46,6 +46,46 @@ func (a *absences) recent(p replicator.Place, tag string, now time.Time) bool {
 	return ok && now.Sub(at) < absenceHolds
 }
 
+// unsettled remembers since when a job's hint and its source's tag differ.
+type unsettled struct {
+	mu    sync.Mutex
+	since map[settling]time.Time
+}
+
+type settling struct {
+	job        string
+	generation int64
+}
+
+// maxUnsettled bounds what is remembered; all is forgotten beyond it, which
+// costs some more looks.
+const maxUnsettled = 10_000
+
+// age is how long the job has been known to differ; recent says that it may
+// still settle.
+func (u *unsettled) age(j replicator.Job, now time.Time) (age time.Duration, recent bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	key := settling{j.ID, j.Generation}
+	since, ok := u.since[key]
+	if !ok {
+		if u.since == nil || len(u.since) >= maxUnsettled {
+			u.since = make(map[settling]time.Time)
+		}
+		u.since[key], since = now, now
+	}
+	if age = now.Sub(since); age >= settleFor {
+		delete(u.since, key)
+		return age, false
+	}
+	return age, true
+}
+
+func (u *unsettled) recent(j replicator.Job, now time.Time) bool {
+	_, recent := u.age(j, now)
+	return recent
+}
+
 // A locator answers transfer's questions about where a blob is believed to be.
 type locator struct {
 	journal *journal.Journal

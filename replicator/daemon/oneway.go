@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/twinport/twinport/replicator"
 	"github.com/twinport/twinport/replicator/journal"
@@ -89,34 +90,73 @@ func (r *run) oneWayOnce(ctx context.Context, src *Registry, targets []*target, 
 	return r.deliver(ctx, from, moving)
 }
 
+// The hint of an event and the source's tag may differ for two reasons: the
+// event is late and the tag has moved on, or it is early. Distribution tells of
+// a push before it links the tag, so that an early one finds the tag as it was,
+// or not at all: it is looked at again, quickly within the run, then a few
+// times more until settleFor has passed.
+const (
+	settleFirst = 10 * time.Millisecond
+	settleInRun = 4 // waits, each twice the one before
+	settleFor   = 3 * time.Second
+)
+
 // resolve reads what the source's tag names: the whole manifest, or its digest
 // alone where every destination is on record with what the event told.
 func (r *run) resolve(ctx context.Context, src *Registry, repo oci.Repository, place replicator.Place, tag string, targets []*target) (delivery, error) {
 	from := delivery{src: src, repo: repo, place: place, tag: tag}
-	known := true
+	hint := targets[0].job.Digest
+	known := hint != ""
 	for _, t := range targets {
 		record, ok, err := r.journal.Record(ctx, t.place.Identity, t.place.Repository, t.job.Reference())
 		if err != nil {
 			return from, err
 		}
-		known = known && ok && t.job.Digest != "" && record.Digest == t.job.Digest
+		known = known && ok && record.Digest == hint
 	}
-	started := r.now()
-	if known {
-		desc, err := repo.Resolve(ctx, tag)
-		if err != nil {
+	wait := settleFirst
+	for try := 0; ; try++ {
+		started := r.now()
+		var err error
+		if known {
+			var desc v1.Descriptor
+			desc, err = repo.Resolve(ctx, tag)
+			from.root = oci.Manifest{MediaType: desc.MediaType, Digest: desc.Digest}
+		} else {
+			from.root, err = repo.FetchManifest(ctx, tag)
+		}
+		if err != nil && !errors.Is(err, oci.ErrNotFound) {
 			return from, err
 		}
-		from.root = oci.Manifest{MediaType: desc.MediaType, Digest: desc.Digest}
-	} else {
-		root, err := repo.FetchManifest(ctx, tag)
-		if err != nil {
+		if err == nil {
+			from.seen = newSighting(from.root.Digest, started)
+		}
+		early := hint != "" && from.root.Digest != hint && targets[0].job.Lane == replicator.LaneWebhook
+		if !early || try == settleInRun || !r.unsettled.recent(targets[0].job, r.now()) {
 			return from, err
 		}
-		from.root = root
+		t := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return from, context.Cause(ctx)
+		case <-t.C:
+		}
+		wait *= 2
 	}
-	from.seen = newSighting(from.root.Digest, started)
-	return from, nil
+}
+
+// settled tells whether a job may end with what its source's tag names now; if
+// not, the outcome looks again a little later.
+func (r *run) settled(j replicator.Job, now digest.Digest, o *journal.Outcome) {
+	if j.Digest == "" || now == j.Digest || j.Lane != replicator.LaneWebhook {
+		return
+	}
+	if age, recent := r.unsettled.age(j, r.now()); recent {
+		o.State, o.Counted, o.Digest = replicator.Waiting, false, ""
+		o.NextAttempt = r.now().Add(max(age, settleFirst))
+		o.Error = &replicator.JobError{Kind: "unsettled", Message: fmt.Sprintf("the event told of %s, the tag names %s: looking again", j.Digest, now)}
+	}
 }
 
 // collides refuses a destination tag that another source still in the config
@@ -169,7 +209,9 @@ func (r *run) stand(ctx context.Context, from delivery, targets []*target) (holl
 		askReferrers := t.route.Referrers != "false" &&
 			(!t.known || t.job.Full || r.now().Sub(t.record.ReferrersAt) > referrersEvery/2)
 		if r.fresh(t, from.root.Digest) && !askReferrers {
-			r.set(journal.Outcome{ID: t.job.ID, Generation: t.job.Generation, State: replicator.Done, Digest: from.root.Digest})
+			out := journal.Outcome{ID: t.job.ID, Generation: t.job.Generation, State: replicator.Done, Digest: from.root.Digest}
+			r.settled(t.job, from.root.Digest, &out)
+			r.set(out)
 			return nil
 		}
 		report, err := verify.Image(ctx, t.repo, t.job.Tag, verify.Options{})

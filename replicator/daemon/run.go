@@ -191,12 +191,14 @@ func (r *run) byDigest(ctx context.Context, src *Registry, targets []*target) {
 		}
 		return
 	}
+	from := delivery{src: src, repo: repo, place: first.Source, root: root}
 	var whole, referrers []*target
 	for _, t := range targets {
 		if r.refused(ctx, t, root.Digest) {
 			continue
 		}
 		switch {
+		case t.route.Untagged && r.standsByDigest(ctx, from, t):
 		case t.route.Untagged:
 			whole = append(whole, t)
 		case refs.Subject != nil && t.route.Referrers != "false":
@@ -205,10 +207,22 @@ func (r *run) byDigest(ctx context.Context, src *Registry, targets []*target) {
 			r.gone(t.job, "no tag and no subject: only `untagged: copy` carries it")
 		}
 	}
-	r.deliver(ctx, delivery{src: src, repo: repo, place: first.Source, root: root}, whole)
+	r.deliver(ctx, from, whole)
 	if refs.Subject != nil {
 		r.referrersOf(ctx, src, repo, refs.Subject.Digest, root.Digest, referrers)
 	}
+}
+
+// standsByDigest proves a manifest that the destination has already: it is not
+// pushed again, or registries that feed each other would tell of it forever.
+func (r *run) standsByDigest(ctx context.Context, from delivery, t *target) bool {
+	report, err := verify.Image(ctx, t.repo, from.root.Digest.String(), verify.Options{})
+	if err != nil || !report.Sound() {
+		return false // the copy finds out what is wrong
+	}
+	t.present = from.root.Digest
+	r.done(t, from, from.root.Digest, report.Bytes, nil)
+	return true
 }
 
 // companion handles a tag that belongs to a subject: a referrers fallback
@@ -296,6 +310,21 @@ func (r *run) sourceLacks(ctx context.Context, repo oci.Repository, targets []*t
 		}
 		return
 	}
+	early := 0
+	for _, t := range targets {
+		age, recent := r.unsettled.age(t.job, r.now())
+		if t.job.Lane != replicator.LaneWebhook || !recent {
+			continue
+		}
+		early++ // the event may have come before the tag
+		r.set(journal.Outcome{
+			ID: t.job.ID, Generation: t.job.Generation, State: replicator.Waiting, NextAttempt: r.now().Add(max(age, settleFirst)),
+			Error: &replicator.JobError{Kind: oci.KindOf(err), Message: "the source does not have the tag (yet)"},
+		})
+	}
+	if early == len(targets) {
+		return
+	}
 	listed, lerr := false, error(nil)
 	for tag, terr := range repo.Tags(ctx) {
 		if terr != nil {
@@ -309,6 +338,7 @@ func (r *run) sourceLacks(ctx context.Context, repo oci.Repository, targets []*t
 	}
 	for _, t := range targets {
 		switch {
+		case r.outcome(t.job) != nil:
 		case lerr != nil:
 			r.fail(ctx, t.job, fmt.Errorf("the source has no such tag, and its tags cannot be listed to be sure: %w", lerr))
 		case listed:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -321,7 +322,7 @@ func (d *Daemon) sweepRequestFor(st *State, route plan.Route, o SweepOptions) sw
 		Route: route.Name, SourceName: route.From, Source: src.Client,
 		Rules: st.Rules, Records: d.journal, Proof: route.Proof,
 		Full: o.Full, OnlyRepository: o.OnlyRepository, OnlyTag: o.OnlyTag,
-		FirstSeen: d.firstSeen, Now: d.now,
+		FirstSeen: d.firstSeen, Now: d.now, TempDir: filepath.Dir(d.journal.Path()),
 	}
 	if route.Referrers != "false" {
 		req.ReferrersEvery = referrersEvery
