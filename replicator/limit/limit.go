@@ -103,6 +103,7 @@ func (r *Registry) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	sent, body := r.outgoing(req)
+	oci.Tally(ctx)
 	began := time.Now()
 	resp, err := r.base.RoundTrip(sent)
 	took := time.Since(began)
