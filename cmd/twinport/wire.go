@@ -131,10 +131,7 @@ func secret(s config.Secret) func() (string, error) {
 func table(b config.Bandwidth, zone *time.Location) limit.Table {
 	t := limit.Table{BytesPerSecond: float64(b.Rate), Location: zone}
 	for _, w := range b.Windows {
-		t.Windows = append(t.Windows, limit.Window{From: w.From, To: w.To, BytesPerSecond: float64(w.Rate)})
-		if w.Timezone != nil {
-			t.Location = w.Timezone
-		}
+		t.Windows = append(t.Windows, limit.Window{From: w.From, To: w.To, BytesPerSecond: float64(w.Rate), Location: w.Timezone})
 	}
 	return t
 }
