@@ -184,9 +184,9 @@ func joinPath(parts ...string) string {
 	return strings.Join(slices.DeleteFunc(slices.Clone(parts), func(s string) bool { return s == "" }), "/")
 }
 
-// checkAllow is a network, an address or a host.
+// checkAllow is a network, an address, a host or an ending of hosts.
 func checkAllow(s string) (what, hint string) {
-	const want = "write a network like 10.0.0.0/8, an address, or a host name like s3.internal"
+	const want = "write a network like 10.0.0.0/8, an address, a host like s3.internal, or an ending like .s3.internal"
 	if strings.Contains(s, "/") {
 		network, err := netip.ParsePrefix(s)
 		switch {
@@ -199,10 +199,11 @@ func checkAllow(s string) (what, hint string) {
 		}
 		return "", ""
 	}
-	if !isHost(s) {
-		if h, _, err := net.SplitHostPort(s); err == nil && isHost(h) {
-			return quote(s) + " has a port", "write the host alone: all its ports are meant"
-		}
+	host := strings.TrimPrefix(s, ".")
+	if h, port, err := net.SplitHostPort(s); err == nil && checkPort(port, 1) {
+		host = h
+	}
+	if !isHost(host) {
 		return quote(s) + " is no network or host", want
 	}
 	return "", ""

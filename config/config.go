@@ -175,9 +175,9 @@ type Window struct {
 
 // Redirects are private hosts that blobs or token realms may live on.
 type Redirects struct {
-	// Allow is as written: addresses, networks or host names. Networks and
-	// Hosts (lower case) are the same, sorted out; an address is a network of
-	// one.
+	// Allow is as written: addresses, networks, host names with or without port,
+	// or endings of host names that begin with a dot. Networks and Hosts (lower
+	// case) are the same, sorted out; an address is a network of one.
 	Allow    []string
 	Networks []netip.Prefix
 	Hosts    []string

@@ -61,6 +61,12 @@ func shorten(text string, column int) (string, int) {
 		}
 		out = append(out, r)
 	}
+	if from > 0 {
+		out[0] = '…'
+	}
+	if from+len(cut) < len(runes) {
+		out[len(out)-1] = '…'
+	}
 	return string(out), column - from
 }
 

@@ -55,19 +55,7 @@ type pair struct {
 
 type position struct{ line, column int }
 
-// get finds a key's pair.
-func (n *node) get(key string) (pair, bool) {
-	if n != nil {
-		for _, p := range n.pairs {
-			if p.key == key {
-				return p, true
-			}
-		}
-	}
-	return pair{}, false
-}
-
-// a reader turns bytes into nodes and collects what it cannot turn.
+// A reader turns bytes into nodes and collects what it cannot turn.
 type reader struct {
 	faults []located
 	// spans are where scalars stand, for masking.

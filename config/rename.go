@@ -59,7 +59,8 @@ func checkTemplate(s string) (what, hint string) {
 	return "", ""
 }
 
-// fill puts a repository's name into a template.
+// fill puts a repository's name into a template. An empty {namespace} takes one
+// slash with it: the one after it, or, at the template's end, the one before.
 func fill(pieces []piece, registry, repository string) string {
 	namespace, name := "", repository
 	if i := strings.LastIndexByte(repository, '/'); i >= 0 {
@@ -77,7 +78,7 @@ func fill(pieces []piece, registry, repository string) string {
 			text = repository
 		case "namespace":
 			if text = namespace; namespace == "" {
-				if drop = i+1 < len(pieces) && strings.HasPrefix(pieces[i+1].text, "/"); !drop {
+				if drop = i+1 < len(pieces); !drop {
 					out = strings.TrimSuffix(out, "/")
 				}
 			}

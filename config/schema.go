@@ -34,11 +34,11 @@ func Schema() []byte {
 // definitions collects what is referred to by name.
 type definitions struct{ made map[string]any }
 
-func (d *definitions) refer(name string, make func() any) any {
+func (d *definitions) refer(name string, describe func() any) any {
 	name = strings.ReplaceAll(name, " ", "-")
 	if _, ok := d.made[name]; !ok {
 		d.made[name] = true // a table may mention itself
-		d.made[name] = make()
+		d.made[name] = describe()
 	}
 	return map[string]any{"$ref": "#/definitions/" + name}
 }

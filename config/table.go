@@ -178,7 +178,7 @@ var redirectsTable = &object{
 	name: "redirects", doc: "Where a registry may send us. Public hosts need no mention.",
 	fields: []field{
 		{key: "allow", kind: list{of: text{name: "network or host", check: checkAllow, most: 253}}, required: true,
-			doc: "Private networks (`10.0.0.0/8`), addresses or host names that its blobs or token realms may live on."},
+			doc: "Private networks (`10.0.0.0/8`), addresses, hosts (`s3.internal`, or `s3.internal:9000` for one port) or endings of hosts (`.s3.internal`) that its blobs or token realms may live on."},
 	},
 	check: sortAllow,
 }

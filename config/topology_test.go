@@ -140,6 +140,7 @@ func TestFill(t *testing.T) {
 		{"x/{namespace}/y/{name}", "app", "x/y/app"},
 		{"x/{namespace}/y/{name}", "t/app", "x/t/y/app"},
 		{"{name}/{namespace}", "app", "app"},
+		{"x/{namespace}{name}", "app", "x/app"},
 		{"{name}/{namespace}", "t/app", "app/t"},
 		{"{registry}/{flat}", "team/sub/app", "eu/team-sub-app"},
 	} {

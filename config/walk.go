@@ -286,7 +286,7 @@ type named struct {
 	of *object
 }
 
-func (m named) word() string { return "mapping of names to " + m.of.name }
+func (m named) word() string { return "`NAME:` mapping, for each" }
 
 func (m named) read(w *walk, n *node, path string, into reflect.Value) {
 	if n.shape == isList {
