@@ -46,6 +46,7 @@ func newState(cfg *config.Config, before *daemon.State, metrics *limit.Metrics) 
 	st := &daemon.State{
 		Registries:     make(map[string]*daemon.Registry, len(cfg.Registries)),
 		RouteBandwidth: make(map[string]*limit.Bandwidth),
+		Fed:            make(map[string]bool),
 	}
 	fingerprint := sha256.New()
 	fmt.Fprintf(fingerprint, "%s\n", version())
@@ -75,6 +76,9 @@ func newState(cfg *config.Config, before *daemon.State, metrics *limit.Metrics) 
 		route := planRoute(r)
 		fmt.Fprintf(fingerprint, "%+v\n", route)
 		routes = append(routes, route)
+		for _, to := range r.To {
+			st.Fed[to] = true
+		}
 		if b := limit.NewBandwidth(table(r.Bandwidth, r.Timezone)); b != nil {
 			st.RouteBandwidth[r.Name] = b
 		}

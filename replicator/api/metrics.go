@@ -97,7 +97,7 @@ var (
 	lagDesc        = desc("lag_seconds", "Now minus the earliest push that no proof covers; 0 when there is none.", "route", "destination")
 	stateDesc      = desc("rpo_state", "1 for the state the route's RPO is in there, 0 for the others.", "route", "destination", "state")
 	rpoDesc        = desc("rpo_seconds", "The lag the route promises.", "route")
-	routeDesc      = desc("route_info", "1, with owner and contact as labels.", "route", "owner", "contact")
+	routeDesc      = desc("route_info", "1, with the source registry, owner and contact as labels.", "route", "source", "owner", "contact")
 	jobsDesc       = desc("jobs", "Jobs by state and lane.", "state", "lane")
 	provenDesc     = desc("proven", "Tags and digests proven at a destination.", "route", "destination")
 	copiedDesc     = desc("copied_bytes_total", "Bytes written to a destination.", "route", "destination")
@@ -157,6 +157,12 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 func (c *collector) routes(status Status, gauge func(*prometheus.Desc, float64, ...string)) {
 	now := time.Now()
 	seen := make(map[string]bool)
+	compared := make(map[string]time.Time) // the latest of a route's destinations
+	for _, r := range status.Routes {
+		if r.LastSweep != nil && r.LastSweep.After(compared[r.Route]) {
+			compared[r.Route] = *r.LastSweep
+		}
+	}
 	for _, r := range status.Routes {
 		gauge(lagDesc, r.Lag, r.Route, r.Destination)
 		for _, state := range RPOStates {
@@ -174,12 +180,12 @@ func (c *collector) routes(status Status, gauge func(*prometheus.Desc, float64, 
 			continue
 		}
 		seen[r.Route] = true
-		gauge(routeDesc, 1, r.Route, r.Owner, r.Contact)
+		gauge(routeDesc, 1, r.Route, r.Source, r.Owner, r.Contact)
 		if r.RPO != nil {
 			gauge(rpoDesc, *r.RPO, r.Route)
 		}
-		if r.LastSweep != nil {
-			gauge(seenDesc, max(now.Sub(*r.LastSweep).Seconds(), 0), r.Route)
+		if at := compared[r.Route]; !at.IsZero() {
+			gauge(seenDesc, max(now.Sub(at).Seconds(), 0), r.Route)
 		}
 	}
 }

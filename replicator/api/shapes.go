@@ -28,6 +28,7 @@ type DaemonStatus struct {
 // seconds, times null when unknown.
 type RouteStatus struct {
 	Route       string   `json:"route"`
+	Source      string   `json:"source"`
 	Destination string   `json:"destination"`
 	Lag         float64  `json:"lag"`
 	RPO         *float64 `json:"rpo"`

@@ -28,6 +28,8 @@ type State struct {
 	Registries map[string]*Registry // by the config's name
 	// RouteBandwidth are the routes' own caps, shared by their jobs.
 	RouteBandwidth map[string]*limit.Bandwidth
+	// Fed are the registries that some route brings images to.
+	Fed map[string]bool
 	// Fingerprint changes with the config and the version: refusals are
 	// remembered under it.
 	Fingerprint string
@@ -80,6 +82,7 @@ type Daemon struct {
 	sweepNow map[string]chan sweepRequest
 
 	absent    absences
+	arrivals  arrivals
 	unsettled unsettled
 	journey   counters
 	running   runningJobs

@@ -194,6 +194,10 @@ func (r *run) moveTag(ctx context.Context, from delivery, t *target) error {
 	if r.now().After(until.Add(-leaseMargin)) {
 		return fmt.Errorf("the lease ends at %s: %w", until.UTC().Format(time.RFC3339), oci.ErrInterrupted)
 	}
+	arrived := r.arrivals.begin(t.place, t.job.Tag, from.root.Digest, t.job.PushedAt)
+	r.mu.Lock()
+	r.ended = append(r.ended, arrived)
+	r.mu.Unlock()
 	put, cancel := context.WithDeadline(ctx, until.Add(-leaseMargin))
 	err = r.copier.Tag(put, transfer.Destination{Identity: t.place.Identity, Repository: t.repo}, t.job.Tag, from.root)
 	cancel()

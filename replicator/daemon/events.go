@@ -23,6 +23,9 @@ func (d *Daemon) Accept(ctx context.Context, events []replicator.Event, findings
 	in := journal.Intake{Findings: findings, SweepDue: sweepDue}
 	st := d.State()
 	for _, ev := range events {
+		if err := d.originTime(ctx, st, &ev); err != nil {
+			return 0, err
+		}
 		decision := st.Rules.Jobs(ev)
 		if len(decision.Jobs) > 0 {
 			accepted++
@@ -59,6 +62,28 @@ func (d *Daemon) Accept(ctx context.Context, events []replicator.Event, findings
 		return 0, err
 	}
 	return accepted, nil
+}
+
+// originTime gives an event of our own doing the time of the push that began
+// it: along a chain the origin's time travels on.
+func (d *Daemon) originTime(ctx context.Context, st *State, ev *replicator.Event) error {
+	reg, ok := st.Registries[ev.Registry]
+	if !ok || !st.Fed[ev.Registry] || ev.Tag == "" || ev.Digest == "" || ev.Action != replicator.Push {
+		return nil
+	}
+	identity := reg.Client.Identity()
+	pushedAt, ours := d.arrivals.pushedAt(identity, ev.Repository, ev.Tag, ev.Digest)
+	if !ours {
+		record, known, err := d.journal.Record(ctx, identity, ev.Repository, ev.Tag)
+		if err != nil {
+			return err
+		}
+		pushedAt, ours = record.PushedAt, known && record.Wrote && record.Digest == ev.Digest
+	}
+	if ours && !pushedAt.IsZero() && pushedAt.Before(ev.PushedAt) {
+		ev.PushedAt = pushedAt
+	}
+	return nil
 }
 
 // acceptPatiently waits for a journal that is busy: a sweep is not answered

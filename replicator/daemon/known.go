@@ -46,6 +46,44 @@ func (a *absences) recent(p replicator.Place, tag string, now time.Time) bool {
 	return ok && now.Sub(at) < absenceHolds
 }
 
+// arrivals remembers which tags are being moved, and when their source took the
+// push: where a destination is a source itself, it tells of our own move before
+// the record of it is written.
+type arrivals struct {
+	mu     sync.Mutex
+	moving map[absence]arrival
+}
+
+type arrival struct {
+	digest   digest.Digest
+	pushedAt time.Time
+}
+
+// begin notes a move; the function it gives back forgets it.
+func (a *arrivals) begin(p replicator.Place, tag string, d digest.Digest, pushedAt time.Time) (end func()) {
+	key := absence{p.Identity, p.Repository, tag}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.moving == nil {
+		a.moving = make(map[absence]arrival)
+	}
+	a.moving[key] = arrival{d, pushedAt}
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.moving[key].digest == d {
+			delete(a.moving, key)
+		}
+	}
+}
+
+func (a *arrivals) pushedAt(identity, repository, tag string, d digest.Digest) (time.Time, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	found, ok := a.moving[absence{identity, repository, tag}]
+	return found.pushedAt, ok && found.digest == d
+}
+
 // unsettled remembers since when a job's hint and its source's tag differ.
 type unsettled struct {
 	mu    sync.Mutex

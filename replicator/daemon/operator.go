@@ -41,7 +41,7 @@ func (o Operator) Status(ctx context.Context) (api.Status, error) {
 
 func showStatus(s Status, probed bool) api.RouteStatus {
 	out := api.RouteStatus{
-		Route: s.Route.Name, Destination: s.Destination, Lag: api.Seconds(s.Lag),
+		Route: s.Route.Name, Source: s.Route.From, Destination: s.Destination, Lag: api.Seconds(s.Lag),
 		State: string(s.State), Reason: s.Reason,
 		Waiting: s.Waiting, Running: s.Running, Failed: s.Failed, Refused: s.Refused, Held: s.Held,
 		Proven: s.Proven, Remaining: s.Remaining,

@@ -29,6 +29,8 @@ type run struct {
 
 	mu       sync.Mutex
 	outcomes map[string]*journal.Outcome
+	// ended is called once the outcomes are written.
+	ended []func()
 }
 
 // A target is one job on its way to one destination.
@@ -296,6 +298,7 @@ func (r *run) referrersOf(ctx context.Context, src *Registry, repo oci.Repositor
 		if err := r.unsound(t, report); err != nil {
 			return err
 		}
+		t.present = proven // an index is united, not moved
 		r.done(t, from, proven, report.Bytes, nil)
 		return nil
 	})

@@ -171,6 +171,9 @@ func (d *Daemon) run(ctx context.Context, c journal.Claim) {
 	}
 	r.process(ctx)
 	d.finish(ctx, c, r.list(), log)
+	for _, end := range r.ended {
+		end()
+	}
 }
 
 // finish writes a claim's outcomes; a journal that cannot take them now is
