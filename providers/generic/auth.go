@@ -201,6 +201,7 @@ func (a *authorizer) secret(what string, s Secret) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s: read auth %s: %w", a.r.spec.Name, what, err)
 	}
+	value = strings.TrimRight(value, "\r\n") // as files end
 	if strings.ContainsFunc(value, func(c rune) bool { return c < ' ' || c == 0x7f }) {
 		return "", fmt.Errorf("%s: auth %s holds a line end or control character: %w", a.r.spec.Name, what, oci.ErrDenied)
 	}

@@ -155,7 +155,7 @@ func TestStaticToken(t *testing.T) {
 		got.Store(r.Header.Get("Authorization"))
 		if r.Header.Get("Authorization") != "Bearer s3cr3t-token" {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="https://elsewhere.example/token"`)
-			w.WriteHeader(401)
+			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
 		_, _ = io.WriteString(w, `{"tags":[]}`)

@@ -3,6 +3,7 @@ package generic
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -334,4 +335,4 @@ func stallOr(ctx context.Context, err error) error {
 	return err
 }
 
-func isStall(err error) bool { return err == errStalled || err == errNoAnswer }
+func isStall(err error) bool { return errors.Is(err, errStalled) || errors.Is(err, errNoAnswer) }

@@ -40,7 +40,7 @@ func (s *slow) Close() error { return nil }
 func TestReadStalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		repo := repository(t, "oci", roundTrip(func(req *http.Request) (*http.Response, error) {
-			return &http.Response{StatusCode: 200, Header: http.Header{}, ContentLength: 1000, Body: &slow{req, 50 * time.Second, 10}, Request: req}, nil
+			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, ContentLength: 1000, Body: &slow{req, 50 * time.Second, 10}, Request: req}, nil
 		}))
 		r, err := repo.Fetch(t.Context(), v1.Descriptor{Digest: someDesc.Digest, Size: 1000})
 		if err != nil {
@@ -82,12 +82,16 @@ func stuck(t *testing.T, read bool) string {
 	}
 	t.Cleanup(func() { _ = listener.Close() })
 	go func() { // ends with the listener
+		var conns []net.Conn
 		for {
 			conn, err := listener.Accept()
 			if err != nil {
+				for _, conn := range conns {
+					_ = conn.Close()
+				}
 				return
 			}
-			defer conn.Close()
+			conns = append(conns, conn)
 			if read {
 				go func() { _, _ = io.Copy(io.Discard, conn) }()
 			}
@@ -116,10 +120,10 @@ func TestWriteStalls(t *testing.T) {
 		}
 		sessions.Add(1)
 		w.Header().Set("Location", location)
-		w.WriteHeader(202)
+		w.WriteHeader(http.StatusAccepted)
 	}), func(s *generic.Spec) { s.Idle, s.Redirects = 100*time.Millisecond, []string{"127.0.0.1"} })
 	location = stuck(t, false) + "/session"
-	desc := v1.Descriptor{Digest: someDesc.Digest, Size: 64 << 20}
+	desc := v1.Descriptor{Digest: someDesc.Digest, Size: 16 << 20}
 	upload, _, err := reg.Repository("team/app").Start(t.Context(), desc, nil)
 	if err != nil {
 		t.Fatal(err)

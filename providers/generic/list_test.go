@@ -99,7 +99,7 @@ func TestFullPageWithoutLink(t *testing.T) {
 				}
 				n, _ := strconv.Atoi(req.URL.Query().Get("n"))
 				body, _ := json.Marshal(map[string]any{"tags": rest[:min(n, len(rest))]})
-				return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(string(body))), Request: req}, nil
+				return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(string(body))), Request: req}, nil
 			})))
 			if err != nil || !slices.Equal(got, all) {
 				t.Fatalf("got %d tags, %v", len(got), err)

@@ -78,6 +78,7 @@ func TestCanonicalHost(t *testing.T) {
 		{"registry.example:5000", false, "registry.example:5000"},
 		{"127.0.0.1:5000", true, "127.0.0.1:5000"},
 		{"localhost:5000", true, "localhost:5000"},
+		{"[::1]:5000", true, "[::1]:5000"},
 		{"docker.io", false, "index.docker.io"},
 		{"", false, ""},
 		{"a/b", false, ""},

@@ -107,7 +107,7 @@ func TestRedirects(t *testing.T) {
 				_, _ = w.Write(someBlob)
 			case r.Header.Get("Authorization") == "":
 				w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
-				w.WriteHeader(401)
+				w.WriteHeader(http.StatusUnauthorized)
 			default:
 				http.Redirect(w, r, storage.URL+"/back?to=http://"+r.Host+"/trap", http.StatusFound)
 			}
@@ -166,7 +166,7 @@ func TestUploadElsewhere(t *testing.T) {
 		reg := open(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("Authorization") == "" {
 				w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
-				w.WriteHeader(401)
+				w.WriteHeader(http.StatusUnauthorized)
 				return
 			}
 			w.Header().Set("Location", other.URL+"/session?state=a+b")

@@ -188,7 +188,7 @@ func TestUploadTakenUp(t *testing.T) {
 			return true
 		}, 6 << 20, oci.ErrUploadUnknown, 1, 0},
 		{"out of step", func(f *providertest.Fake, w http.ResponseWriter, r *http.Request, puts int) bool {
-			w.WriteHeader(416)
+			w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
 			return true
 		}, 1000, oci.ErrUploadUnknown, 1, 0},
 		{"digest invalid though it is not", func(f *providertest.Fake, w http.ResponseWriter, r *http.Request, puts int) bool {
@@ -196,12 +196,12 @@ func TestUploadTakenUp(t *testing.T) {
 			return true
 		}, 1000, oci.ErrUploadUnknown, 1, 0},
 		{"too large", func(f *providertest.Fake, w http.ResponseWriter, r *http.Request, puts int) bool {
-			w.WriteHeader(413)
+			w.WriteHeader(http.StatusRequestEntityTooLarge)
 			return true
 		}, 6 << 20, oci.ErrRefused, 1, 0},
 		{"stored otherwise", func(f *providertest.Fake, w http.ResponseWriter, r *http.Request, puts int) bool {
 			w.Header().Set("Docker-Content-Digest", someDesc.Digest.String())
-			w.WriteHeader(201)
+			w.WriteHeader(http.StatusCreated)
 			return true
 		}, 6 << 20, oci.ErrMismatch, 1, 0},
 	} {
@@ -252,7 +252,7 @@ func TestContentThatIsGone(t *testing.T) {
 		}
 		if r.Method == http.MethodGet {
 			w.Header().Set("Range", "0-1048575")
-			w.WriteHeader(204)
+			w.WriteHeader(http.StatusNoContent)
 			return true
 		}
 		return false
@@ -328,7 +328,12 @@ func TestClosedConnections(t *testing.T) {
 	}
 	stored := 0
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/session" {
+		switch {
+		case r.URL.Path == "/session" && r.Method == http.MethodGet: // what the transport would not send again
+			w.Header().Set("Range", "0-0")
+			w.WriteHeader(http.StatusNoContent)
+			return
+		case r.URL.Path == "/session":
 			stored++
 			w.WriteHeader(http.StatusCreated)
 			return
