@@ -24,10 +24,11 @@ type chunk struct {
 }
 
 // A pool is the memory of all blobs on their way. Chunks are made when first
-// needed and used again. How many a flight may hold shrinks with what is free
-// (at most as many as stay free), so that stalled flights always leave some to
-// others.
+// needed and used again. Windows grow in its first half only, each by no more
+// than stays free of that; the second half is for flights that hold one chunk
+// or none, so that stalled ones leave others enough to go on.
 type pool struct {
+	total   int
 	mu      sync.Mutex
 	free    []*chunk
 	left    int // not made yet
@@ -40,12 +41,18 @@ type poolWaiter struct {
 	ready chan struct{}
 }
 
-func newPool(chunks int) *pool { return &pool{left: chunks} }
+func newPool(chunks int) *pool { return &pool{total: chunks, left: chunks} }
 
 // allows tells whether a holder of so many may have n more; the lock is held.
 func (p *pool) allows(n int, held int32) bool {
 	free := len(p.free) + p.left
-	return free >= n && (held == 0 || int(held)+n <= free)
+	switch {
+	case held == 0:
+		return free >= n
+	case held == 1:
+		return free-n >= p.total/4
+	}
+	return int(held)+n <= free-p.total/2
 }
 
 // try gives n chunks at once (appended to to), or none.
