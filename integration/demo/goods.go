@@ -92,16 +92,49 @@ func (w *world) push(s *stage) {
 			s.Fatalf("push: %v", err)
 		}
 		start := time.Now()
-		for _, name := range regions[1:] {
-			harness.WaitFor(s, g.repository+" in "+name, 30*time.Second, func(ctx context.Context) error {
-				return g.at(ctx, w.registries[name].Client(), false)
-			})
-			arrived := time.Since(start)
-			line := w.daemon.WaitStatus("prod", name, "proven", 30*time.Second, harness.RouteStatus.Settled)
-			s.say("      %s/%s:%s  %s  visible after %.2f s, proven after %.2f s, lag %s",
-				name, g.repository, g.tag, g.root.Digest[:19], arrived.Seconds(), time.Since(start).Seconds(), seconds(line.Lag))
+		lines := make([]string, len(regions)-1)
+		err := harness.Each(s.ctx, len(lines), func(ctx context.Context, i int) error {
+			var err error
+			lines[i], err = w.follow(ctx, g, regions[i+1], start)
+			return err
+		})
+		if err != nil {
+			s.Fatalf("%v", err)
+		}
+		for _, line := range lines {
+			s.say("%s", line)
 		}
 	}
+}
+
+// follow waits until a region holds the good, and until twinport has proven it there.
+func (w *world) follow(ctx context.Context, g good, region string, start time.Time) (string, error) {
+	err := harness.Poll(ctx, 30*time.Second, func(ctx context.Context) error {
+		return g.at(ctx, w.registries[region].Client(), false)
+	})
+	if err != nil {
+		return "", fmt.Errorf("%s:%s did not arrive in %s: %w", g.repository, g.tag, region, err)
+	}
+	arrived := time.Since(start)
+	var line harness.RouteStatus
+	err = harness.Poll(ctx, 30*time.Second, func(ctx context.Context) error {
+		status, err := w.daemon.Status(ctx)
+		if err != nil {
+			return err
+		}
+		if line, err = status.Route("prod", region); err != nil {
+			return err
+		}
+		if !line.Settled() {
+			return fmt.Errorf("status is %s", line)
+		}
+		return nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("%s:%s is not proven in %s: %w", g.repository, g.tag, region, err)
+	}
+	return fmt.Sprintf("      %s/%s:%s  %s  visible after %.2f s, proven after %.2f s, lag %s",
+		region, g.repository, g.tag, g.root.Digest[:19], arrived.Seconds(), time.Since(start).Seconds(), seconds(line.Lag)), nil
 }
 
 // settle waits until both regions keep their RPO.

@@ -67,6 +67,11 @@ func show(s *stage, once bool) {
 }
 
 func build(s *stage) *world {
+	for _, name := range []string{harness.Registry, harness.Twinport} {
+		if _, err := harness.Binary(name); err != nil {
+			s.Fatalf("%v", err)
+		}
+	}
 	w := &world{registries: make(map[string]*harness.Dist), daemon: harness.NewDaemon(s, harness.Config{})}
 	config := &w.daemon.Config
 	for _, name := range regions {
