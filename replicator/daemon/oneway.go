@@ -146,8 +146,26 @@ func (r *run) resolve(ctx context.Context, src *Registry, repo oci.Repository, p
 	}
 }
 
-// settled tells whether a job may end with what its source's tag names now; if
-// not, the outcome looks again a little later.
+// kindUnsettled is the error kind of a job that looks again because its event
+// told of something else.
+const kindUnsettled = "unsettled"
+
+// early gives a job whose event may have come before its tag another look a
+// little later; false: there has been time enough.
+func (r *run) early(j replicator.Job, why string) bool {
+	age, recent := r.unsettled.age(j, r.now())
+	if j.Lane != replicator.LaneWebhook || !recent {
+		return false
+	}
+	r.set(journal.Outcome{
+		ID: j.ID, Generation: j.Generation, State: replicator.Waiting, NextAttempt: r.now().Add(max(age, settleFirst)),
+		Error: &replicator.JobError{Kind: kindUnsettled, Message: why},
+	})
+	return true
+}
+
+// settled has an outcome look again a little later where the source's tag does
+// not name what the event told, and there has not been time enough.
 func (r *run) settled(j replicator.Job, now digest.Digest, o *journal.Outcome) {
 	if j.Digest == "" || now == j.Digest || j.Lane != replicator.LaneWebhook {
 		return
@@ -155,7 +173,7 @@ func (r *run) settled(j replicator.Job, now digest.Digest, o *journal.Outcome) {
 	if age, recent := r.unsettled.age(j, r.now()); recent {
 		o.State, o.Counted, o.Digest = replicator.Waiting, false, ""
 		o.NextAttempt = r.now().Add(max(age, settleFirst))
-		o.Error = &replicator.JobError{Kind: "unsettled", Message: fmt.Sprintf("the event told of %s, the tag names %s: looking again", j.Digest, now)}
+		o.Error = &replicator.JobError{Kind: kindUnsettled, Message: fmt.Sprintf("the event told of %s, the tag names %s: looking again", j.Digest, now)}
 	}
 }
 

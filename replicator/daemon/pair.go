@@ -65,7 +65,9 @@ func (r *run) between(ctx context.Context, src *Registry, t *target) {
 		switch m {
 		case nothing:
 			if a.digest == "" {
-				r.gone(j, "neither side has the tag any more")
+				if !r.early(j, "neither side has the tag (yet)") {
+					r.gone(j, "neither side has the tag any more")
+				}
 				return
 			}
 			r.agree(ctx, t, a, b)
@@ -143,13 +145,16 @@ func (r *run) routeBetween(t *target, from, to *end) plan.Route {
 // agree ends a job whose two ends name the same: each end that a route wants
 // the tag at is proven, and the shared digest is the new base.
 func (r *run) agree(ctx context.Context, t *target, a, b *end) {
-	r.set(journal.Outcome{
+	out := journal.Outcome{
 		ID: t.job.ID, Generation: t.job.Generation, State: replicator.Done, Counted: true,
 		Digest: a.digest, Base: a.digest,
-	})
-	r.proveWanted(ctx, t, a)
-	if o := r.outcome(t.job); o != nil && o.State == replicator.Done {
-		r.proveWanted(ctx, t, b)
+	}
+	r.settled(t.job, a.digest, &out)
+	r.set(out)
+	for _, e := range []*end{a, b} {
+		if o := r.outcome(t.job); o.Error == nil || o.Error.Kind == kindUnsettled {
+			r.proveWanted(ctx, t, e)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -313,19 +314,10 @@ func (r *run) sourceLacks(ctx context.Context, repo oci.Repository, targets []*t
 		}
 		return
 	}
-	early := 0
-	for _, t := range targets {
-		age, recent := r.unsettled.age(t.job, r.now())
-		if t.job.Lane != replicator.LaneWebhook || !recent {
-			continue
-		}
-		early++ // the event may have come before the tag
-		r.set(journal.Outcome{
-			ID: t.job.ID, Generation: t.job.Generation, State: replicator.Waiting, NextAttempt: r.now().Add(max(age, settleFirst)),
-			Error: &replicator.JobError{Kind: oci.KindOf(err), Message: "the source does not have the tag (yet)"},
-		})
-	}
-	if early == len(targets) {
+	targets = slices.DeleteFunc(slices.Clone(targets), func(t *target) bool {
+		return r.early(t.job, "the source does not have the tag (yet)")
+	})
+	if len(targets) == 0 {
 		return
 	}
 	listed, lerr := false, error(nil)
@@ -341,7 +333,6 @@ func (r *run) sourceLacks(ctx context.Context, repo oci.Repository, targets []*t
 	}
 	for _, t := range targets {
 		switch {
-		case r.outcome(t.job) != nil:
 		case lerr != nil:
 			r.fail(ctx, t.job, fmt.Errorf("the source has no such tag, and its tags cannot be listed to be sure: %w", lerr))
 		case listed:
