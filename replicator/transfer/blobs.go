@@ -297,6 +297,9 @@ func (b *blobCopy) put(ctx context.Context, upload oci.Upload, turn *uploading) 
 			return failure
 		}
 		b.ask = b.ask || body.sentAll() // its 201 may have been lost
+		if body.outrun() {
+			return fmt.Errorf("upload: the blob has to be read again: %w", oci.ErrUploadUnknown)
+		}
 		if lasting(err) || try >= resumeTries || ctx.Err() != nil || b.ask {
 			return fmt.Errorf("upload: %w", err)
 		}

@@ -91,12 +91,16 @@ type body struct {
 	current *stream
 	failed  error // what reading ended with, if that was not the upload's doing
 	whole   bool  // the last byte was given
+	lost    bool  // it was to be opened where its bytes are gone
 }
 
 // Open implements oci.Body.
 func (b *body) Open(ctx context.Context, offset int64) (io.ReadCloser, error) {
 	b.stop()
 	if !b.seek(offset) {
+		b.mu.Lock()
+		b.lost = true
+		b.mu.Unlock()
 		return nil, fmt.Errorf("blob %s from %d on: %w", b.r.desc.Digest, offset, oci.ErrUnsupported)
 	}
 	s := &stream{b: b, ctx: ctx}
@@ -146,6 +150,13 @@ func (b *body) failure() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.failed
+}
+
+// outrun tells whether the upload asked for bytes that are gone.
+func (b *body) outrun() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.lost
 }
 
 func (b *body) sentAll() bool {

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -511,6 +512,41 @@ func TestStalledUploadsLeaveMemoryToOthers(t *testing.T) {
 	}
 	close(release)
 	stalled.Wait()
+	noLeaks(t, copier)
+}
+
+func TestSmallBlobsThatWaitForAConnectionHoldNoGreatOneUp(t *testing.T) {
+	eu, us := ocitest.New("oci://eu", ocitest.Options{}), ocitest.New("oci://us", ocitest.Options{})
+	copier := New(Options{Memory: 4 * chunkSize})
+	big := ocitest.Layer("big", 9*chunkSize)
+	c := ocitest.ImageOf("image", ocitest.Layer("a", 10), ocitest.Layer("b", 10), ocitest.Layer("c", 10), big)
+	eu.Push(app, "v1", c)
+	// One connection: the great blob has it, the small ones have been read.
+	read, done := make(chan struct{}, 4), make(chan struct{})
+	us.OnWrite(func(call ocitest.Call, r io.Reader) io.Reader {
+		if call.Reference == big.Desc.Digest.String() {
+			for range 4 {
+				<-read
+			}
+			return r
+		}
+		data, err := io.ReadAll(r)
+		if err != nil {
+			t.Error(err)
+		}
+		read <- struct{}{}
+		<-done
+		return bytes.NewReader(data)
+	})
+	us.OnDone(func(call ocitest.Call) {
+		if call.Method == ocitest.PutUpload && call.Reference == big.Desc.Digest.String() {
+			close(done)
+		}
+	})
+	copyTag(t, copier, request(eu, c, to(us)), "v1")
+	if !us.Has(app, c) {
+		t.Error("something is missing")
+	}
 	noLeaks(t, copier)
 }
 

@@ -316,7 +316,7 @@ func (f *flight) pump(ctx context.Context) error {
 
 // take gets chunks from the pool, waiting for them where it must.
 func (f *flight) take(ctx context.Context, to []*chunk, n int) ([]*chunk, error) {
-	for {
+	for round := 0; ; round++ {
 		if got := f.reads.pool.try(to, n, &f.held); got != nil {
 			return got, nil
 		}
@@ -324,6 +324,11 @@ func (f *flight) take(ctx context.Context, to []*chunk, n int) ([]*chunk, error)
 			return nil, context.Cause(ctx)
 		}
 		if f.dropTail() || f.shed(true) || f.reads.reclaim() {
+			continue
+		}
+		// The upload that waits for this chunk may have the very connection that
+		// a small blob, read whole, is waiting for.
+		if round > 0 && !f.small && f.held.Load() == 0 && f.reads.steal() {
 			continue
 		}
 		if err := f.reads.pool.wait(ctx, n, &f.held); err != nil {

@@ -172,3 +172,32 @@ func (s *reads) reclaim() bool {
 	f.settle()
 	return true
 }
+
+// steal frees the memory of a small blob that all its uploads have read, and is
+// kept only in case one has to be sent again; it tells whether there was one.
+func (s *reads) steal() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.flights {
+		if f.spent() {
+			return true
+		}
+	}
+	return false
+}
+
+// spent gives the chunks of a small flight back if nobody has to read them.
+func (f *flight) spent() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.small || !f.whole || f.base == f.head {
+		return false
+	}
+	for _, p := range f.places {
+		if !p.spool && p.pos < f.desc.Size {
+			return false
+		}
+	}
+	f.clear()
+	return true
+}
