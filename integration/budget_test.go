@@ -58,8 +58,15 @@ func TestAColdCopyKeepsItsBudgetOfRequests(t *testing.T) {
 	const platforms, layers = 3, 4
 	img := w.content.MultiArch(harness.ImageSpec{Layers: layers}, "amd64", "arm64", "s390x")
 	w.push("team/app", img, "v1")
-	src, dst := keep(w.proxy["eu"]), keep(w.proxy["us"])
 	w.Start()
+	// What each registry can do is asked once by a daemon, with its first image.
+	first := w.content.Image(harness.ImageSpec{})
+	w.push("team/other", first, "v1")
+	if code, answer := w.Post(t.Context(), "eu", harness.PushEvent(w.reg["eu"].Addr, "team/other", "v1", first, time.Now())); code != http.StatusAccepted {
+		t.Fatalf("webhook: %d %s", code, answer)
+	}
+	w.WaitStatus("prod", "us", "the first image", soon, func(r harness.RouteStatus) bool { return r.Settled() && r.Proven == 1 })
+	src, dst := keep(w.proxy["eu"]), keep(w.proxy["us"])
 	code, answer := w.Post(t.Context(), "eu", harness.PushEvent(w.reg["eu"].Addr, "team/app", "v1", img, time.Now()))
 	if code != http.StatusAccepted {
 		t.Fatalf("webhook: %d %s", code, answer)

@@ -130,16 +130,26 @@ func TestRareContentIsCarriedUnchangedOrRefusedWithAReason(t *testing.T) {
 	w.WaitFinding(soon, "team/rare", "", "foreign-layer")
 	w.noFindings("foreign-layer")
 
-	// Registries refuse foreign layers by default: remembered, not retried for ever.
+	// Registries refuse foreign layers by default (distribution with a 500):
+	// named, counted as behind, and never visible.
 	w.reg["us"].Options().ForeignLayers = false
 	w.reg["us"].Stop()
 	w.reg["us"].Start()
 	refused := w.content.Image(harness.ImageSpec{Docker: true, Foreign: true})
 	w.push("team/rare", refused, "refused")
-	w.WaitStatus("prod", "us", "one refused", soon, func(r harness.RouteStatus) bool {
-		return r.Refused == 1 && r.Waiting == 0 && r.Running == 0 && r.Lag != nil && *r.Lag > 0
+	harness.WaitFor(t, "a job with the refusal", soon, func(ctx context.Context) error {
+		jobs, err := w.Jobs(ctx, "")
+		if err != nil {
+			return err
+		}
+		for _, j := range jobs {
+			if j.Tag == "refused" && j.Error != nil && j.Attempts > 0 {
+				return nil
+			}
+		}
+		return fmt.Errorf("jobs are %+v", jobs)
 	})
-	w.WaitFinding(soon, "team/rare", "", "refused")
+	w.WaitStatus("prod", "us", "behind", soon, func(r harness.RouteStatus) bool { return r.Lag != nil && *r.Lag > 0 && r.Proven == 2 })
 	if err := absent(t.Context(), w.us, "team/rare", "refused"); err != nil {
 		t.Error(err)
 	}

@@ -15,6 +15,7 @@ package harness
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -66,8 +67,8 @@ func Poll(ctx context.Context, deadline time.Duration, check func(ctx context.Co
 	var last error
 	for {
 		err := check(ctx)
-		if err == nil {
-			return nil
+		if err == nil || errors.Is(err, ErrEnded) { // it does not come back by itself
+			return err
 		}
 		if ctx.Err() == nil || last == nil {
 			last = err // an answer cut short by the deadline tells less than the one before

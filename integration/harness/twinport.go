@@ -231,6 +231,9 @@ func PushEvent(host, repository, tag string, g *Graph, at time.Time) []byte {
 	}}}))
 }
 
+// ErrEnded tells that the daemon's process is gone, though the test did not end it.
+var ErrEnded = errors.New("twinport has ended")
+
 func (d *Daemon) get(ctx context.Context, path string) ([]byte, error) {
 	admin := d.admin
 	if !strings.HasPrefix(admin, "http") {
@@ -242,6 +245,9 @@ func (d *Daemon) get(ctx context.Context, path string) ([]byte, error) {
 	}
 	resp, err := d.http.Do(req)
 	if err != nil {
+		if !d.process.Alive() {
+			return nil, fmt.Errorf("%w: %s", ErrEnded, d.process.cmd.ProcessState)
+		}
 		return nil, err
 	}
 	defer resp.Body.Close()
