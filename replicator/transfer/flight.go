@@ -156,7 +156,8 @@ func (f *flight) settle() {
 		f.closeSpool()
 	}
 	switch {
-	case len(f.places) == 0 && !f.dead:
+	case f.dead:
+	case len(f.places) == 0:
 		f.dead = true
 		if f.reads.flights[f.key] == f {
 			delete(f.reads.flights, f.key)
