@@ -106,16 +106,6 @@ func (c *catalog) place(registry int64, repository string) replicator.Place {
 	return replicator.Place{Registry: r.name, Identity: r.identity, Repository: repository}
 }
 
-// named is the number of the registry that has the name in the config, 0 where none has.
-func (c *catalog) named(name string, among ...int64) int64 {
-	for _, id := range among {
-		if c.registries[id].name == name {
-			return id
-		}
-	}
-	return 0
-}
-
 // loadCatalog reads it anew.
 func loadCatalog(ctx context.Context, db queryer) (*catalog, error) {
 	c := newCatalog()

@@ -32,13 +32,15 @@ type Options struct {
 	Now func() time.Time
 }
 
-// ErrCorrupt: the database file is damaged.
-var ErrCorrupt = errors.New("the journal is damaged: move journal.db and its -wal and -shm files away and start again; " +
-	"the registries are the truth, a sweep makes a new journal")
-
-// ErrNewer: the journal was written by a newer twinport.
-var ErrNewer = errors.New("the journal was written by a newer twinport: start that version, " +
-	"or move journal.db away and let a sweep make a new journal")
+// What a journal cannot be opened for; the words say what to do.
+var (
+	// ErrCorrupt: the database file is damaged.
+	ErrCorrupt = errors.New("the journal is damaged: move journal.db and its -wal and -shm files away and start again; " +
+		"the registries are the truth, a sweep makes a new journal")
+	// ErrNewer: the journal was written by a newer twinport.
+	ErrNewer = errors.New("the journal was written by a newer twinport: start that version, " +
+		"or move journal.db away and let a sweep make a new journal")
+)
 
 // A Journal is safe for concurrent use. Writes wait for Run.
 type Journal struct {
@@ -348,7 +350,7 @@ func clip(s string, n int) string {
 	return strings.ToValidUTF8(s[:n], "")
 }
 
-// isPlace says what is wrong with a place, if anything.
+// checkPlace says what is wrong with a place, if anything.
 func checkPlace(p replicator.Place) error {
 	switch {
 	case p.Identity == "":

@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/twinport/twinport/replicator"
 )
 
@@ -376,7 +374,7 @@ func (j *Journal) Behind(ctx context.Context, route, destination, after string, 
 				return nil, "", err
 			}
 			list = append(list, Behind{Route: w.Route, Destination: w.Destination, Repository: at.Repository,
-				Tag: job.Tag, Wanted: job.Digest, Proven: digest.Digest(rec.Digest), PushedAt: job.PushedAt,
+				Tag: job.Tag, Wanted: job.Digest, Proven: rec.Digest, PushedAt: job.PushedAt,
 				BehindSince: job.BehindSince, State: job.State, Error: job.Error, ID: job.ID})
 		}
 	}

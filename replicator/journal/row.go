@@ -186,7 +186,7 @@ func (b *batch) byNumber(id int64) (*row, error) {
 }
 
 func (b *batch) query(query string, args ...any) (*row, error) {
-	s, err := b.stmt(query)
+	s, err := b.stmt(query) //nolint:sqlclosecheck // Close closes it
 	if err != nil {
 		return nil, err
 	}

@@ -76,11 +76,13 @@ const (
 		WHERE registry = $1 AND repository = $2 AND ref > $3 AND trust = $4 AND tag = '' ORDER BY ref LIMIT $5`
 	sqlNextRecordRepository = `SELECT repository FROM records WHERE registry = $1 AND repository > $2
 		ORDER BY repository LIMIT 1`
-	sqlVoidRecords    = `DELETE FROM records WHERE registry = $1 AND repository = $2`
-	sqlVoidLocations  = `DELETE FROM locations WHERE registry = $1 AND repository = $2`
-	sqlRecordRoutes   = `SELECT route, registry FROM records WHERE (route, registry) > ($1, $2) ORDER BY route, registry LIMIT 1`
-	sqlRecordStanding = `SELECT COUNT(*), COALESCE(MIN(proven_at), 0), COALESCE(MAX(proven_at), 0) FROM records
-		WHERE route = $1 AND registry = $2 AND trust = $3`
+	sqlVoidRecords = `DELETE FROM records WHERE registry = $1 AND repository = $2`
+	// The plus keeps the planner from the primary key, of which one column alone would fit.
+	sqlVoidLocations = `DELETE FROM locations WHERE +registry = $1 AND repository = $2`
+	sqlRecordRoutes  = `SELECT route, registry FROM records WHERE (route, registry) > ($1, $2) ORDER BY route, registry LIMIT 1`
+	sqlRecordCount   = `SELECT COUNT(*) FROM records WHERE route = $1 AND registry = $2 AND trust = $3`
+	sqlRecordTimes   = `SELECT (SELECT COALESCE(MIN(proven_at), 0) FROM records WHERE route = $1 AND registry = $2 AND trust = $3),
+		(SELECT COALESCE(MAX(proven_at), 0) FROM records WHERE route = $1 AND registry = $2 AND trust = $3)`
 
 	sqlBase     = `SELECT digest, intents FROM bases WHERE dst = $1 AND dst_repository = $2 AND ref = $3 AND src = $4 AND src_repository = $5`
 	sqlSaveBase = `INSERT INTO bases (dst, dst_repository, ref, src, src_repository, digest, intents, updated_at)

@@ -97,7 +97,11 @@ func (j *Journal) provenCounts(ctx context.Context, c *catalog, of func(replicat
 		}
 		r := c.registries[registry]
 		var n, oldest, last int64
-		if _, err := one(ctx, j.readDB, sqlRecordStanding, []any{route, registry, r.trust}, &n, &oldest, &last); err != nil {
+		args := []any{route, registry, r.trust}
+		if _, err := one(ctx, j.readDB, sqlRecordCount, args, &n); err != nil {
+			return err
+		}
+		if _, err := one(ctx, j.readDB, sqlRecordTimes, args, &oldest, &last); err != nil {
 			return err
 		}
 		s := of(replicator.Want{Route: route, Destination: r.name})

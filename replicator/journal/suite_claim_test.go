@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -273,15 +274,22 @@ var _ = holds("a wait that is no attempt counts none", func(t *testing.T, h *har
 })
 
 var _ = holds("waking reaches more jobs than fit one commit", func(t *testing.T, h *harness) {
-	const n = 1200
+	const n = 520
 	var jobs []replicator.Job
 	for i := range n {
 		jobs = append(jobs, h.pushed(fmt.Sprintf("v%d", i), "x"))
 	}
 	h.accept(jobs...)
+	var wg sync.WaitGroup
 	for _, c := range h.claims(n) {
-		h.finish(c, func(o *Outcome) { o.State, o.NextAttempt = replicator.Waiting, h.clock().Add(time.Hour) })
+		wg.Go(func() {
+			o := Outcome{ID: c.Jobs[0].ID, Generation: 1, State: replicator.Waiting, NextAttempt: h.clock().Add(time.Hour)}
+			if err := h.Finish(ctx0, c, []Outcome{o}); err != nil {
+				t.Error(err)
+			}
+		})
 	}
+	wg.Wait()
 	h.ok(h.Wake(ctx0, "oci:eu.example.com"))
 	if got := len(h.claims(n)); got != n {
 		t.Errorf("%d of %d are due", got, n)

@@ -54,7 +54,7 @@ var _ = holds("retry makes jobs due at once and forgets refusals", func(t *testi
 })
 
 var _ = holds("retry and cancel reach all jobs of a filter", func(t *testing.T, h *harness) {
-	const n = 1100
+	const n = 1010
 	var jobs []replicator.Job
 	for i := range n {
 		jobs = append(jobs, h.pushed(fmt.Sprintf("v%d", i), fmt.Sprint(i)))

@@ -126,7 +126,7 @@ CREATE TABLE locations (
 	at         BIGINT NOT NULL,
 	PRIMARY KEY (registry, digest, repository)
 ) WITHOUT ROWID;
-CREATE INDEX locations_repository ON locations (registry, repository);
+CREATE INDEX locations_repository ON locations (repository, registry);
 
 CREATE TABLE refusals (
 	registry    BIGINT NOT NULL,
