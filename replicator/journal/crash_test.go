@@ -236,6 +236,17 @@ func TestAcknowledgedPushesSurviveKill(t *testing.T) {
 		}
 		_ = cmd.Wait() // it was killed
 		cancel()
+		// Commands read what a dead daemon left.
+		left := must(OpenReadOnly(ctx0, dir))(t)
+		seen := allTags(t, left)
+		if err := left.Close(); err != nil {
+			t.Error(err)
+		}
+		for _, i := range acknowledged {
+			if tag := benchIntake(i).Jobs[0].Tag; !seen[tag] {
+				t.Fatalf("after kill %d: %s is not seen by who only reads", round, tag)
+			}
+		}
 		j, err := Open(ctx0, Options{Dir: dir})
 		if err != nil {
 			t.Fatalf("after kill %d: %v", round, err)

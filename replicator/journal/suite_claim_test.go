@@ -345,3 +345,16 @@ var _ = holds("bases and intents outlive their rows", func(t *testing.T, h *harn
 		t.Errorf("an intent of an ended job: %v", err)
 	}
 })
+
+var _ = holds("a person settles a conflict by its base", func(t *testing.T, h *harness) {
+	h.accept(h.twoWay("a", "b", "v1", "x"))
+	c := h.claim()
+	h.ok(h.Begin(ctx0, c, c.Jobs[0].ID, replicator.Intent{At: "oci:b.example.com", New: dgst("x")}))
+	h.ok(h.SetBase(ctx0, c.Jobs[0], dgst("y"), "cli root@host"))
+	if diff := cmp.Diff(replicator.Base{Digest: dgst("y")}, must(h.Base(ctx0, c.Jobs[0]))(t)); diff != "" {
+		t.Error(diff)
+	}
+	if e := must(h.Audits(ctx0, 1))(t)[0]; e.Action != "tag.resolve" || e.Detail != dgst("y").String() {
+		t.Errorf("%+v", e)
+	}
+})

@@ -447,3 +447,21 @@ var _ = holds("what ended is pruned by age, what is desired never", func(t *test
 		t.Errorf("audit entries left: %+v", list)
 	}
 })
+
+var _ = holds("findings are bounded, the oldest go first", func(t *testing.T, h *harness) {
+	var list []replicator.Finding
+	for i := range findingsTrim + 5 {
+		list = append(list, replicator.Finding{Kind: replicator.FindingConfig, Tag: fmt.Sprint(i), At: start.Add(time.Duration(i))})
+	}
+	h.ok(h.AddFindings(ctx0, list))
+	h.ok(h.write(ctx0, true, func(b *batch) error {
+		b.newFindings = maxFindings - b.j.findingCount // as if there were that many
+		return nil
+	}))
+	h.pass(time.Minute)
+	h.ok(h.AddFindings(ctx0, []replicator.Finding{{Kind: replicator.FindingConfig, Tag: "last"}, {Kind: replicator.FindingConfig, Tag: "more"}}))
+	left, _, err := h.Findings(ctx0, FindingFilter{})
+	if err != nil || len(left) != 7 || left[0].Tag != "more" && left[0].Tag != "last" {
+		t.Errorf("%d findings left, %v", len(left), err)
+	}
+})
