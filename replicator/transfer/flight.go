@@ -208,7 +208,7 @@ func (f *flight) trim() {
 		}
 	}
 	if !f.pressed && !f.dead {
-		low = low - tail
+		low -= tail
 	}
 	for ; f.base < low; f.base++ {
 		f.giveBack(f.base)

@@ -32,7 +32,6 @@ type node struct {
 	children []v1.Descriptor
 	blobs    []v1.Descriptor
 	foreign  bool
-	height   int
 }
 
 // A graph is a root and all it names.

@@ -10,5 +10,6 @@ func freeSpace(dir string) (free, total int64, ok bool) {
 	if err := syscall.Statfs(dir, &st); err != nil {
 		return 0, 0, false
 	}
-	return int64(st.Bavail) * int64(st.Bsize), int64(st.Blocks) * int64(st.Bsize), true
+	block := int64(st.Bsize) //nolint:unconvert // 32 bits on some systems
+	return int64(st.Bavail) * block, int64(st.Blocks) * block, true
 }
