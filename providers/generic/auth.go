@@ -51,7 +51,9 @@ type authorizer struct {
 	extra    map[string][]string // scopes a challenge asked beyond ours, by our key
 	resolved credentials         // of the keychain
 	until    time.Time
-	secrets  []string // lately used, for redact
+	expires  time.Time // of the provider's login
+	anew     bool      // the provider's login was refused
+	secrets  []string  // lately used, for redact
 }
 
 func newAuthorizer(r *Registry, keychain authn.Keychain) *authorizer {
@@ -129,7 +131,12 @@ func (a *authorizer) refused(ctx context.Context, header http.Header, scopes []s
 		return false, nil
 	}
 	a.mu.Lock()
-	a.until = time.Time{}
+	switch {
+	case a.r.ways.Login == nil:
+		a.until = time.Time{}
+	case chosen.scheme == "basic" && sent.header != "" && sent.header == a.resolved.basic():
+		a.until, a.anew = time.Time{}, true
+	}
 	if chosen.scheme == "bearer" {
 		key := scopeKey(scopes)
 		if sent.token != nil {
@@ -223,6 +230,8 @@ func (a *authorizer) credentials(ctx context.Context) (credentials, error) {
 		return credentials{username: auth.Username, password: password}, err
 	case auth.Token != nil:
 		return credentials{}, nil
+	case a.r.ways.Login != nil:
+		return a.login(ctx)
 	}
 	a.mu.Lock()
 	c, fresh := a.resolved, time.Now().Before(a.until)

@@ -56,6 +56,10 @@ type Spec struct {
 type Ways struct {
 	// Resume: sessions take chunks and tell truly what they have kept.
 	Resume bool
+	// Login, where set, is the provider's own identity: asked where the config
+	// names no login that is sent as it is, ahead of each login's end and, with
+	// anew, after the registry has refused one.
+	Login func(ctx context.Context, anew bool) (Login, error)
 	// Classify may correct an error's Kind and Hint; Status, Code and Message
 	// are as the registry gave them.
 	Classify func(op oci.Operation, err *oci.RegistryError)
@@ -157,7 +161,7 @@ func (r *Registry) Identity() string {
 
 // Repository gives a handle; nothing is asked of the registry.
 func (r *Registry) Repository(name string) oci.Repository {
-	return &Repository{reg: r, name: name, full: r.fullName(name)}
+	return r.Open(name)
 }
 
 func (r *Registry) fullName(name string) string {

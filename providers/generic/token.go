@@ -63,6 +63,9 @@ func (a *authorizer) token(ctx context.Context, scopes []string) (*token, error)
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), exchangeTime)
 		defer cancel()
 		got, err := a.exchange(ctx, realm, service, asked)
+		if a.distrust(err) {
+			got, err = a.exchange(ctx, realm, service, asked)
+		}
 		if err == nil {
 			a.keep(key, got)
 		}
