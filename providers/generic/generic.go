@@ -34,6 +34,22 @@ type Auth struct {
 	// Token is sent as it is, as a bearer token.
 	Token     Secret
 	Anonymous bool
+	// AssumeRole is a role of AWS to take, for the kinds of AWS.
+	AssumeRole *AssumeRole
+}
+
+// AssumeRole is a role of AWS, and what its trust policy asks for.
+type AssumeRole struct{ ARN, ExternalID string }
+
+// Create is how repositories that are missing are made, for the kinds that make them.
+type Create struct {
+	ImmutableTags bool
+	// KMS is the key that encrypts them, empty: the provider's own.
+	KMS  string
+	Scan bool
+	// Lifecycle is a policy in the provider's own words, empty: none.
+	Lifecycle string
+	Labels    map[string]string
 }
 
 // A Spec describes one registry of the config.
@@ -45,6 +61,10 @@ type Spec struct {
 	PlainHTTP    bool
 	TLS          TLSFiles
 	Auth         Auth
+	// Region is the config's, for kinds whose API has one.
+	Region string
+	// Create makes missing repositories; nil: they are not made.
+	Create *Create
 	// Redirects are hosts beyond the public internet that blobs, uploads or
 	// token realms may live on: CIDRs, addresses, host[:port], .suffix.
 	Redirects []string
