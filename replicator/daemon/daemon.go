@@ -81,11 +81,12 @@ type Daemon struct {
 	// sweepNow asks for a sweep of routes out of turn.
 	sweepNow map[string]chan sweepRequest
 
-	absent    absences
-	arrivals  arrivals
-	unsettled unsettled
-	journey   counters
-	running   runningJobs
+	absent     absences
+	companions companions
+	arrivals   arrivals
+	unsettled  unsettled
+	journey    counters
+	running    runningJobs
 }
 
 // New makes a daemon around a state; nothing runs yet.

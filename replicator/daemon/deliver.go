@@ -20,7 +20,10 @@ import (
 
 const (
 	// rightBefore is how old a reading of the source's tag may be at the PUT.
-	rightBefore = time.Second
+	// A tag that a sweep found is no news: its reading may be older, and the
+	// one after the PUT sees what changed meanwhile.
+	rightBefore      = time.Second
+	rightBeforeSwept = 10 * time.Second
 	// leaseMargin lies between the PUT's deadline and the lease's end.
 	leaseMargin = 2 * time.Second
 )
@@ -133,6 +136,9 @@ func (r *run) request(ctx context.Context, from delivery, targets []*target) cop
 		}
 	}
 	req.Referrers = mode
+	if targets[0].job.Lane != replicator.LaneWebhook {
+		req.SourceTags = r.companions.of(from.place, r.now())
+	}
 	for _, t := range targets {
 		req.Full = req.Full || t.job.Full
 		req.Merge = req.Merge || t.job.Flow != replicator.OneWay
@@ -172,7 +178,11 @@ func (r *run) settle(ctx context.Context, from delivery, t *target, result trans
 // source tag and lease are checked right before the PUT, whose deadline lies
 // before the lease's end, and both are read again after it.
 func (r *run) moveTag(ctx context.Context, from delivery, t *target) error {
-	now, err := from.seen.since(ctx, from, r.now().Add(-rightBefore), r.now)
+	fresh := rightBefore
+	if t.job.Lane != replicator.LaneWebhook {
+		fresh = rightBeforeSwept
+	}
+	now, err := from.seen.since(ctx, from, r.now().Add(-fresh), r.now)
 	if err != nil {
 		return err
 	}

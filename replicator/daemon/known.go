@@ -9,6 +9,7 @@ import (
 
 	"github.com/twinport/twinport/replicator"
 	"github.com/twinport/twinport/replicator/journal"
+	"github.com/twinport/twinport/replicator/oci"
 )
 
 const (
@@ -44,6 +45,55 @@ func (a *absences) recent(p replicator.Place, tag string, now time.Time) bool {
 	at, ok := a.seen[key]
 	delete(a.seen, key)
 	return ok && now.Sub(at) < absenceHolds
+}
+
+const (
+	// listingHolds is how long a listing tells which companion tags there are:
+	// one pushed later is an event of its own.
+	listingHolds = time.Minute
+	// maxListings bounds how many repositories are remembered.
+	maxListings = 10_000
+)
+
+// companions remembers which tags that travel with a subject a complete
+// listing has just shown, so that a copy asks for none in vain.
+type companions struct {
+	mu   sync.Mutex
+	seen map[absence]companionTags // by repository: no tag in the key
+}
+
+type companionTags struct {
+	at   time.Time
+	tags map[string]bool
+}
+
+func (c *companions) listed(p replicator.Place, tags []string, at time.Time) {
+	set := make(map[string]bool, len(tags))
+	for _, tag := range tags {
+		set[tag] = true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.seen == nil || len(c.seen) >= maxListings {
+		c.seen = make(map[absence]companionTags)
+	}
+	c.seen[absence{identity: p.Identity, repository: p.Repository}] = companionTags{at, set}
+}
+
+// of gives what is known of a repository's tags, nil where no listing is fresh.
+func (c *companions) of(p replicator.Place, now time.Time) func(tag string) (present, known bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	found, ok := c.seen[absence{identity: p.Identity, repository: p.Repository}]
+	if !ok || now.Sub(found.at) > listingHolds {
+		return nil
+	}
+	return func(tag string) (present, known bool) {
+		if _, _, companion := oci.CompanionSubject(tag); !companion {
+			return false, false
+		}
+		return found.tags[tag], true
+	}
 }
 
 // arrivals remembers which tags are being moved, and when their source took the

@@ -265,6 +265,13 @@ func (d *Daemon) Sweep(ctx context.Context, o SweepOptions) (SweepReport, error)
 	lastSaved := d.now()
 	req := d.sweepRequestFor(st, route, o)
 	req.Cursor = cursor
+	// What is found for the first time is resolved by whoever copies it; later,
+	// an event without a digest would disturb jobs that wait or were refused.
+	req.Unresolved = o.Manual || slices.ContainsFunc(route.To, func(to string) bool { return !states[to].Seeded })
+	req.Companions = func(repository string, tags []string) {
+		place := replicator.Place{Registry: route.From, Identity: req.Source.Identity(), Repository: repository}
+		d.companions.listed(place, tags, d.now())
+	}
 	req.Emit = func(ctx context.Context, found []sweep.Difference) error {
 		return d.emit(ctx, st, route, o, states, found)
 	}

@@ -18,7 +18,7 @@ const (
 	// batch is how many tags are compared, and at most emitted, at a time.
 	batch = 256
 	// heads is how many HEADs of one repository are under way at once.
-	heads = 16
+	heads = 64
 )
 
 // A comparison is one source repository beside its twins.
@@ -56,9 +56,31 @@ func (s *sweep) repository(ctx context.Context, name string) (whole bool, err er
 		return true, nil
 	}
 	c := &comparison{sweep: s, name: name, target: target, source: s.Source.Repository(name), whole: true}
-	wanted, err := c.listSource(ctx)
+	defer func() {
+		for _, sd := range c.sides {
+			sd.listing.close()
+		}
+	}()
+	// All listings are asked for side by side: one round trip, not two. A tag
+	// that is left out by its name is asked for nowhere.
+	if s.OnlyTag != "" {
+		if ok, _ := s.Rules.SelectsTag(s.Route, s.OnlyTag); !ok {
+			return true, c.want(nil, oci.Tag{Name: s.OnlyTag})
+		}
+	}
+	var wanted *listing
 	defer func() { wanted.close() }()
-	if err != nil || wanted == nil {
+	sidesWhole := true
+	group, gctx := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		wanted, err = c.listSource(gctx)
+		return err
+	})
+	group.Go(func() (err error) {
+		sidesWhole, err = c.listDestinations(gctx)
+		return err
+	})
+	if err := group.Wait(); err != nil || wanted == nil {
 		return c.whole, err
 	}
 	s.count(func(r *Result) { r.Repositories++ })
@@ -74,14 +96,7 @@ func (s *sweep) repository(ctx context.Context, name string) (whole bool, err er
 	if wanted.n == 0 {
 		return c.whole, nil
 	}
-	defer func() {
-		for _, sd := range c.sides {
-			sd.listing.close()
-		}
-	}()
-	if err := c.listDestinations(ctx); err != nil {
-		return false, err
-	}
+	c.whole = c.whole && sidesWhole
 	tags, err := wanted.read()
 	if err != nil {
 		return false, err
@@ -120,9 +135,13 @@ func (c *comparison) listSource(ctx context.Context) (*listing, error) {
 	if c.OnlyTag != "" {
 		return l, c.want(l, oci.Tag{Name: c.OnlyTag})
 	}
+	var companions []string
 	for tag, err := range c.source.Tags(ctx) {
 		if err == nil {
 			err = c.want(l, tag)
+			if _, _, ok := oci.CompanionSubject(tag.Name); ok && len(companions) <= maxCompanions {
+				companions = append(companions, tag.Name)
+			}
 		}
 		var ours *spillError
 		switch {
@@ -143,6 +162,11 @@ func (c *comparison) listSource(ctx context.Context) (*listing, error) {
 		return nil, nil
 	}
 	c.sweep.source.heard(nil)
+	if c.Companions != nil && len(companions) <= maxCompanions {
+		c.callbacks.Lock()
+		c.Companions(c.name, companions)
+		c.callbacks.Unlock()
+	}
 	return l, context.Cause(ctx)
 }
 
@@ -174,11 +198,12 @@ func usable(tag oci.Tag) oci.Tag {
 }
 
 // listDestinations collects the tags of all destinations side by side. One that
-// fails is left out, the others go on.
-func (c *comparison) listDestinations(ctx context.Context) error {
+// fails is left out, the others go on, and whole is false.
+func (c *comparison) listDestinations(ctx context.Context) (whole bool, err error) {
+	whole = true
 	for _, d := range c.destinations {
 		if d.gaveUp() {
-			c.whole = false
+			whole = false
 			continue
 		}
 		place := replicator.Place{Registry: d.Name, Identity: d.Registry.Identity(), Repository: c.target}
@@ -192,11 +217,11 @@ func (c *comparison) listDestinations(ctx context.Context) error {
 		sd.started = c.Now()
 		group.Go(func() error { return c.listSide(gctx, sd) })
 	}
-	err := group.Wait()
+	err = group.Wait()
 	for _, sd := range c.sides {
-		c.whole = c.whole && !sd.failed
+		whole = whole && !sd.failed
 	}
-	return err
+	return whole, err
 }
 
 func (c *comparison) listSide(ctx context.Context, sd *side) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -88,8 +89,11 @@ func (c *comparison) needsDigest(l *line) bool {
 	if l.tag.Digest != "" {
 		return false
 	}
-	if !l.companion || c.Full {
+	if c.Full {
 		return true
+	}
+	if !l.companion {
+		return !c.Unresolved || slices.ContainsFunc(l.pairs, func(p pair) bool { return p.here || p.proven })
 	}
 	for _, p := range l.pairs {
 		if !p.here && !(l.fallback && p.proven) {

@@ -250,7 +250,7 @@ func TestBackPressure(t *testing.T) {
 		}
 		done <- result
 	}()
-	for w.eu.Count(ocitest.ListTags) < 4 {
+	for w.eu.Count(ocitest.ListTags) < sideBySide {
 		select {
 		case <-done:
 			t.Fatal("the sweep ended beside a blocked Emit")
@@ -258,7 +258,7 @@ func TestBackPressure(t *testing.T) {
 			runtime.Gosched()
 		}
 	}
-	if n := w.eu.Count(ocitest.ListTags); n > 5 {
+	if n := w.eu.Count(ocitest.ListTags); n > sideBySide+1 {
 		t.Errorf("%d repositories were begun meanwhile", n)
 	}
 	close(held)

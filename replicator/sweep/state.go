@@ -15,9 +15,13 @@ import (
 )
 
 const (
+	// sideBySide is the default of Request.Concurrency.
+	sideBySide  = 16
 	maxFindings = 1000
 	maxVoided   = 1000
-	maxSources  = 5
+	// maxCompanions bounds what is held of one repository's companion tags.
+	maxCompanions = 10_000
+	maxSources    = 5
 	// giveUpAfter unanswered listings in a row, the rest of a registry is left
 	// to the next sweep.
 	giveUpAfter = 5
@@ -70,7 +74,7 @@ func newSweep(request Request) *sweep {
 		s.Now = time.Now
 	}
 	if s.Concurrency <= 0 {
-		s.Concurrency = 4
+		s.Concurrency = sideBySide
 	}
 	for _, d := range request.Destinations {
 		s.destinations = append(s.destinations, &destination{Destination: d})

@@ -76,6 +76,13 @@ type Request struct {
 	// not tell and the tag is not in sync, so that Difference.Present is known.
 	// For plans; a worker finds out by itself.
 	Present bool
+	// Unresolved leaves Difference.Digest empty for tags that no destination has
+	// and whose listing does not tell it: whoever copies them asks anyway.
+	Unresolved bool
+	// Companions is told, for each source repository listed whole, which of its
+	// tags travel with a subject (at most maxCompanions of them; a repository
+	// with more is not told of). Optional.
+	Companions func(repository string, tags []string)
 	// OnlyRepository and OnlyTag limit the sweep to one source repository, or
 	// one tag of it, which nothing but its name can then leave out.
 	OnlyRepository, OnlyTag string
@@ -94,7 +101,8 @@ type Request struct {
 	// is compared and emitted. It stops at the first failure, so that going on
 	// from the cursor skips nothing that failed. Optional.
 	Checkpoint func(ctx context.Context, cursor string) error
-	// Concurrency is how many repositories are compared side by side; 0 means 4.
+	// Concurrency is how many repositories are compared side by side; 0 means 16:
+	// how many requests that makes is for the registries' limits to say.
 	Concurrency int
 	// TempDir holds what a listing of more than some thousand tags spills;
 	// empty: the system's. Files have no name there.

@@ -478,7 +478,7 @@ func TestOnly(t *testing.T) {
 		{"a tag the source lacks", "app", "v9", []string{}, 1, 1},
 		{"a repository left out", "scratch/a", "v1", []string{}, 0, 0},
 		{"a tag left out", "app", "dev", []string{}, 0, 0},
-		{"a repository the source lacks", "lost", "", []string{}, 1, 0},
+		{"a repository the source lacks", "lost", "", []string{}, 1, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w.emitted, w.skipped = nil, nil
@@ -555,5 +555,35 @@ func TestOddListings(t *testing.T) {
 	}}
 	if result := w.sweep(); result.Complete || !errors.Is(result.Sources, oci.ErrInvalid) || result.Repositories != 0 {
 		t.Errorf("a catalog that lists no names: %+v", result)
+	}
+}
+
+func TestUnresolvedLeavesAbsentTagsToTheWorker(t *testing.T) {
+	w := newWorld(t, ocitest.Options{})
+	w.eu.Push("app", "v1", image("one"))
+	w.twins("app", "v2", 1)
+	w.request.Unresolved = true
+	w.eu.ResetCalls()
+	w.sweep()
+	if n := w.eu.Count(ocitest.HeadManifest); n != 1 {
+		t.Errorf("%d HEADs at the source, want one, for the tag that both have", n)
+	}
+	for _, d := range w.emitted {
+		if (d.Digest == "") != (d.Tag == "v1") {
+			t.Errorf("tag %s was emitted with digest %q", d.Tag, d.Digest)
+		}
+	}
+}
+
+func TestCompanionsAreTold(t *testing.T) {
+	w := newWorld(t, ocitest.Options{})
+	subject := strings.Repeat("a", 64)
+	w.eu.Push("app", "v1", image("one"))
+	w.eu.Push("app", "sha256-"+subject+".sig", image("signature"))
+	told := make(map[string][]string)
+	w.request.Companions = func(repository string, tags []string) { told[repository] = tags }
+	w.sweep()
+	if diff := cmp.Diff(map[string][]string{"app": {"sha256-" + subject + ".sig"}}, told); diff != "" {
+		t.Error(diff)
 	}
 }
