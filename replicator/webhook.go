@@ -39,3 +39,19 @@ func (d *Decoded) Refuse(why string) {
 	}
 	d.Unusable++
 }
+
+// Shown is what a webhook shows to prove its sender in ways of its own kind,
+// beyond those that intake takes of any: secrets in clear, and MACs of the raw
+// body keyed with the secret.
+type Shown struct {
+	Secrets    []string
+	Signatures []Signature
+}
+
+// A Signature is an HMAC of a body as it was received.
+type Signature struct {
+	// SHA1: it is made with SHA-1, for the senders that know no other;
+	// otherwise with SHA-256.
+	SHA1 bool
+	MAC  []byte
+}

@@ -34,6 +34,18 @@ type Decoder interface {
 	Decode(header http.Header, body []byte) replicator.Decoded
 }
 
+// A Prover is a Decoder whose senders prove themselves by headers of their own,
+// which no other kind is let in by.
+type Prover interface {
+	Shows(header http.Header) replicator.Shown
+}
+
+// An Opener is a Decoder whose senders may wrap the JSON: it is given the body
+// after its signature was checked and gives the JSON, or the body as it is.
+type Opener interface {
+	Open(header http.Header, body []byte) []byte
+}
+
 // A Registry is one that may send webhooks.
 type Registry struct {
 	Name string
@@ -163,7 +175,7 @@ func (i *Intake) receive(r *http.Request, registry Registry, control *http.Respo
 	switch {
 	case err != nil:
 		return reply{status: http.StatusServiceUnavailable, problem: "the webhook secret cannot be read", detail: err}
-	case !proof.given && len(proof.macs) == 0:
+	case !proof.given && len(proof.signatures) == 0:
 		return reply{status: http.StatusUnauthorized, problem: "wrong or missing webhook secret"}
 	}
 	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
@@ -190,6 +202,9 @@ func (i *Intake) receive(r *http.Request, registry Registry, control *http.Respo
 	_ = control.SetReadDeadline(time.Time{}) // it would end the wait for the commit
 	if !proof.given && !proof.signed(body) {
 		return reply{status: http.StatusUnauthorized, problem: "wrong webhook signature"}
+	}
+	if opener, ok := registry.Decoder.(Opener); ok {
+		body = opener.Open(r.Header, body)
 	}
 	if !json.Valid(body) {
 		return reply{status: http.StatusBadRequest, problem: "the body is not JSON"}

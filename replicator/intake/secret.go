@@ -2,6 +2,7 @@ package intake
 
 import (
 	"crypto/hmac"
+	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
@@ -11,6 +12,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/twinport/twinport/replicator"
 )
 
 // maxProofs bounds how many values of one header or parameter are looked at.
@@ -22,9 +25,9 @@ var signatureHeaders = []string{"X-Hub-Signature-256", "X-Gitea-Signature", "X-F
 
 // A proof is what a request has to show for itself.
 type proof struct {
-	given   bool     // a secret was shown, or none is asked for
-	macs    [][]byte // signatures to hold against the body
-	secrets []string
+	given      bool                   // a secret was shown, or none is asked for
+	signatures []replicator.Signature // to hold against the body
+	secrets    []string
 }
 
 // prove looks at what a request shows before its body is read. An error: no
@@ -47,7 +50,11 @@ func (registry Registry) prove(r *http.Request) (proof, error) {
 	if len(p.secrets) == 0 {
 		return proof{}, errors.Join(append(faults, fmt.Errorf("%s has no usable webhook secret", registry.Name))...)
 	}
-	for _, shown := range shownSecrets(r) {
+	var own replicator.Shown
+	if prover, ok := registry.Decoder.(Prover); ok {
+		own = prover.Shows(r.Header)
+	}
+	for _, shown := range append(shownSecrets(r), own.Secrets[:min(len(own.Secrets), maxProofs)]...) {
 		for _, secret := range p.secrets {
 			// No early end: how long it takes tells nothing.
 			if equal(shown, secret) {
@@ -55,7 +62,7 @@ func (registry Registry) prove(r *http.Request) (proof, error) {
 			}
 		}
 	}
-	p.macs = shownSignatures(r.Header)
+	p.signatures = append(shownSignatures(r.Header), own.Signatures[:min(len(own.Signatures), maxProofs)]...)
 	return p, nil
 }
 
@@ -63,16 +70,27 @@ func (registry Registry) prove(r *http.Request) (proof, error) {
 func (p proof) signed(body []byte) bool {
 	ok := false
 	for _, secret := range p.secrets {
-		mac := hmac.New(sha256.New, []byte(secret))
-		mac.Write(body)
-		sum := mac.Sum(nil)
-		for _, shown := range p.macs {
-			if hmac.Equal(sum, shown) {
+		sums := make(map[bool][]byte, 2)
+		for _, shown := range p.signatures {
+			if sums[shown.SHA1] == nil {
+				sums[shown.SHA1] = sum(shown.SHA1, secret, body)
+			}
+			if hmac.Equal(sums[shown.SHA1], shown.MAC) {
 				ok = true
 			}
 		}
 	}
 	return ok
+}
+
+func sum(weak bool, secret string, body []byte) []byte {
+	with := sha256.New
+	if weak { // as a MAC it is not broken
+		with = sha1.New
+	}
+	mac := hmac.New(with, []byte(secret))
+	mac.Write(body)
+	return mac.Sum(nil)
 }
 
 // equal compares in a time that depends on neither content nor, by hashing, on length.
@@ -105,17 +123,17 @@ func shownSecrets(r *http.Request) []string {
 	return shown
 }
 
-func shownSignatures(header http.Header) [][]byte {
-	var macs [][]byte
+func shownSignatures(header http.Header) []replicator.Signature {
+	var signatures []replicator.Signature
 	for _, name := range signatureHeaders {
 		for _, value := range first(header.Values(name)) {
 			mac, err := hex.DecodeString(strings.TrimPrefix(value, "sha256="))
 			if err == nil && len(mac) == sha256.Size {
-				macs = append(macs, mac)
+				signatures = append(signatures, replicator.Signature{MAC: mac})
 			}
 		}
 	}
-	return macs
+	return signatures
 }
 
 func first(values []string) []string { return values[:min(len(values), maxProofs)] }
