@@ -36,7 +36,20 @@ type Auth struct {
 	Anonymous bool
 	// AssumeRole is a role of AWS to take, for the kinds of AWS.
 	AssumeRole *AssumeRole
+	// Azure and Google are identities of their clouds, for the kinds of theirs.
+	Azure  *Azure
+	Google *Google
 }
+
+// Azure is an identity of Microsoft Entra: a service principal where there is a
+// secret, else a workload or managed identity. Empty fields: the environment's.
+type Azure struct {
+	Tenant, Client string
+	Secret         Secret
+}
+
+// Google is an identity of Google Cloud: the key of a service account, a JSON file.
+type Google struct{ File string }
 
 // AssumeRole is a role of AWS, and what its trust policy asks for.
 type AssumeRole struct{ ARN, ExternalID string }
