@@ -41,6 +41,25 @@ func (l *ledger) count(companions bool, methods string, classes ...harness.Class
 	return n
 }
 
+func (l *ledger) all() []harness.Request {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.rows)
+}
+
+// of are the requests about a repository.
+func (l *ledger) of(repository string) []harness.Request {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []harness.Request
+	for _, r := range l.rows {
+		if r.Repository == repository {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
 func (l *ledger) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -109,13 +128,11 @@ func TestASharedLayerCrossesOnce(t *testing.T) {
 	harness.WaitHas(t, w.us, "team/appj", "v1", last, soon)
 	w.WaitSettled(soon)
 	reads := 0
-	src.mu.Lock()
-	for _, r := range src.rows {
+	for _, r := range src.all() {
 		if r.Method == http.MethodGet && r.Class == harness.BlobOp && r.Reference == shared {
 			reads++
 		}
 	}
-	src.mu.Unlock()
 	if reads != 1 {
 		t.Errorf("the shared layer was read %d times", reads)
 	}

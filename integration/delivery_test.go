@@ -94,7 +94,7 @@ func TestEveryKindOfPushArrivesByteIdentical(t *testing.T) {
 					return err
 				}
 			}
-			if p.tag == "" || i%8 == 7 { // an artifact's layer is no file system
+			if p.tag == "" || i%8 == 7 || i >= 40 { // an artifact's layer is no file system; five of each kind are enough
 				return nil
 			}
 			return pull(ctx, c.Addr, p.repository, p.tag)

@@ -35,10 +35,13 @@ func TestTheLastPushWinsWhateverTheOrderOfEvents(t *testing.T) {
 	relay.Release(t, 1, true, true)
 	harness.WaitHas(t, w.us, "team/app", "prod", pushes[49], soon)
 
-	// Again while they come, each late by its own.
+	// Again while they come, each late by its own, and copies begin meanwhile.
 	relay.Delay(func() time.Duration { return time.Duration(rand.IntN(400)) * time.Millisecond })
+	pace := time.NewTicker(15 * time.Millisecond)
+	defer pace.Stop()
 	for _, g := range pushes[50:] {
 		w.push("team/app", g, "prod")
+		<-pace.C
 	}
 	harness.WaitHas(t, w.us, "team/app", "prod", pushes[99], soon)
 	w.WaitSettled(soon)
