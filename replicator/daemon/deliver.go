@@ -60,7 +60,7 @@ func newSighting(d digest.Digest, started time.Time) *sighting {
 func (s *sighting) since(ctx context.Context, from delivery, t time.Time, now func() time.Time) (digest.Digest, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.started.Before(t) {
+	if s.started.After(t) {
 		return s.digest, nil
 	}
 	started := now()

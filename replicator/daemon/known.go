@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -145,28 +146,28 @@ type settling struct {
 	generation int64
 }
 
-// maxUnsettled bounds what is remembered; all is forgotten beyond it, which
-// costs some more looks.
+// maxUnsettled bounds what is remembered: beyond it what is settled is
+// forgotten, or else all, which costs some more looks.
 const maxUnsettled = 10_000
 
 // age is how long the job has been known to differ; recent says that it may
-// still settle.
+// still settle. What is too old stays so: a run asks more than once.
 func (u *unsettled) age(j replicator.Job, now time.Time) (age time.Duration, recent bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	key := settling{j.ID, j.Generation}
 	since, ok := u.since[key]
 	if !ok {
+		if len(u.since) >= maxUnsettled {
+			maps.DeleteFunc(u.since, func(_ settling, since time.Time) bool { return now.Sub(since) > 2*settleFor })
+		}
 		if u.since == nil || len(u.since) >= maxUnsettled {
 			u.since = make(map[settling]time.Time)
 		}
 		u.since[key], since = now, now
 	}
-	if age = now.Sub(since); age >= settleFor {
-		delete(u.since, key)
-		return age, false
-	}
-	return age, true
+	age = now.Sub(since)
+	return age, age < settleFor
 }
 
 func (u *unsettled) recent(j replicator.Job, now time.Time) bool {

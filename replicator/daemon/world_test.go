@@ -68,7 +68,7 @@ func having(name string, o ocitest.Options) setting {
 	return func(w *world) { w.site(name, o) }
 }
 
-func idle() setting   { return func(w *world) { w.running = false } }
+func idle() setting    { return func(w *world) { w.running = false } }
 func oneShot() setting { return func(w *world) { w.options.OneShot = true } }
 
 func patience(d time.Duration) setting {
@@ -281,11 +281,12 @@ func (w *world) restart() {
 // until waits for a condition; the bubble's time passes meanwhile.
 func (w *world) until(what string, condition func() bool) {
 	w.Helper()
-	for range 200_000 {
+	wait := time.Millisecond
+	for began := time.Now(); time.Since(began) < 20*time.Minute; wait = min(wait*5/4+1, time.Second) {
 		if condition() {
 			return
 		}
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(wait)
 	}
 	w.Fatalf("never: %s\n%s", what, w.describe())
 }
@@ -370,7 +371,9 @@ func (w *world) job(destination, repository, reference string) replicator.Job {
 	return newest
 }
 
-func live(j replicator.Job) bool { return j.State != replicator.Done && j.State != replicator.Superseded }
+func live(j replicator.Job) bool {
+	return j.State != replicator.Done && j.State != replicator.Superseded
+}
 
 // record is what is proven of a reference.
 func (w *world) record(registry, repository, reference string) (replicator.Record, bool) {
