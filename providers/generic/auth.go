@@ -146,7 +146,7 @@ func (a *authorizer) refused(ctx context.Context, header http.Header, scopes []s
 				}
 			}
 		}
-		if more := beyond(scopes, chosen.params["scope"]); len(more) > 0 && len(a.extra) < maxTokens {
+		if more := beyond(scopes, chosen.params["scope"]); len(more) > 0 && len(a.extra) < maxTokens && !a.r.ways.OwnScopes {
 			a.extra[key] = more
 		}
 	}

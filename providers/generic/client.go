@@ -48,6 +48,8 @@ type call struct {
 	noAuth, challenged bool
 	// stay takes redirects as an answer.
 	stay bool
+	// meant: it is asked where it is on purpose, so that host's no is a no.
+	meant bool
 	// patient waits long for the answer: the registry may be storing a blob.
 	patient bool
 }
@@ -178,7 +180,7 @@ func (r *Registry) finish(ctx context.Context, c *call, resp *http.Response, u *
 	if !c.succeeds(resp.StatusCode) {
 		body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 		_ = resp.Body.Close()
-		return nil, r.refusal(c, resp.StatusCode, resp.Header, body, trust)
+		return nil, r.refusal(c, resp.StatusCode, resp.Header, body, trust || c.meant)
 	}
 	a := &answer{status: resp.StatusCode, header: resp.Header, length: resp.ContentLength, url: u, trust: trust}
 	if c.limit == 0 {

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net/http"
 	"net/url"
 	"strings"
@@ -93,6 +94,26 @@ type Ways struct {
 	// names no login that is sent as it is, ahead of each login's end and, with
 	// anew, after the registry has refused one.
 	Login func(ctx context.Context, anew bool) (Login, error)
+	// Name gives a repository's name as the registry knows it, nil: as it is.
+	Name func(name string) string
+	// Tags, where set, lists a repository by an API of the provider's own;
+	// where that gives nothing the tag list of the specification does. full is
+	// the repository's name as the registry knows it.
+	Tags func(ctx context.Context, r *Registry, full string) iter.Seq2[oci.Tag, error]
+	// NoTag tells what a tag list holds that is no tag.
+	NoTag func(name string) bool
+	// Repositories, where set, lists names as the registry knows them by an API
+	// of the provider's own. Where that gives nothing the catalog does;
+	// ErrUnlistable says that there is none to ask.
+	Repositories func(ctx context.Context, r *Registry) iter.Seq2[string, error]
+	// NoCatalogScope: the realm knows no scope for the catalog.
+	NoCatalogScope bool
+	// OwnScopes: tokens are asked for our scopes alone, whatever a challenge names.
+	OwnScopes bool
+	// ThrottledReferrers: a 429 to the referrers API means that it is not served.
+	ThrottledReferrers bool
+	// UnsureHead: a HEAD may not find a manifest that a GET does.
+	UnsureHead bool
 	// Classify may correct an error's Kind and Hint; Status, Code and Message
 	// are as the registry gave them.
 	Classify func(op oci.Operation, err *oci.RegistryError)
@@ -198,10 +219,13 @@ func (r *Registry) Repository(name string) oci.Repository {
 }
 
 func (r *Registry) fullName(name string) string {
-	if r.spec.Prefix == "" {
-		return name
+	if r.spec.Prefix != "" {
+		name = r.spec.Prefix + "/" + name
 	}
-	return r.spec.Prefix + "/" + name
+	if r.ways.Name != nil {
+		name = r.ways.Name(name)
+	}
+	return name
 }
 
 // Ping asks `GET /v2/` once; a 401 that carries a challenge is an answer.

@@ -24,18 +24,18 @@ const (
 	maxPages = 100_000
 )
 
-// Repositories lists the catalog below the prefix.
+// Repositories lists what is below the prefix.
 func (r *Registry) Repositories(ctx context.Context) iter.Seq2[string, error] {
+	list := r.catalog(ctx)
+	if r.ways.Repositories != nil {
+		list = orElse(ctx, r.ways.Repositories(ctx, r), list)
+	}
+	prefix := ""
+	if r.spec.Prefix != "" {
+		prefix = r.spec.Prefix + "/"
+	}
 	return func(yield func(string, error) bool) {
-		c := call{
-			op: oci.OpList, what: "GET catalog", method: http.MethodGet, url: r.url("/v2/_catalog"),
-			scopes: []string{"registry:catalog:*"}, limit: maxPage,
-		}
-		prefix := ""
-		if r.spec.Prefix != "" {
-			prefix = r.spec.Prefix + "/"
-		}
-		for name, err := range r.names(ctx, c, "repositories") {
+		for name, err := range list {
 			if err != nil {
 				yield("", unlistable(err))
 				return
@@ -51,8 +51,24 @@ func (r *Registry) Repositories(ctx context.Context) iter.Seq2[string, error] {
 	}
 }
 
-// unlistable is a catalog that is refused, or not there.
+func (r *Registry) catalog(ctx context.Context) iter.Seq2[string, error] {
+	c := call{
+		op: oci.OpList, what: "GET catalog", method: http.MethodGet, url: r.url("/v2/_catalog"),
+		scopes: []string{"registry:catalog:*"}, limit: maxPage,
+	}
+	if r.ways.NoCatalogScope {
+		c.scopes = nil
+	}
+	return r.names(ctx, c, "repositories")
+}
+
 func unlistable(err error) error {
+	return Unlistable(err, "name the repositories literally under repositories.include, or let the account read the catalog")
+}
+
+// Unlistable is a catalog that is refused, or not there, with a hint what to
+// do; other errors stay as they are.
+func Unlistable(err error, hint string) error {
 	var refused *oci.RegistryError
 	if !errors.As(err, &refused) {
 		return err
@@ -61,7 +77,7 @@ func unlistable(err error) error {
 	case 400, 401, 403, 404, 405, 501:
 		e := *refused
 		e.Kind = oci.ErrUnlistable
-		e.Hint = "name the repositories literally under repositories.include, or let the account read the catalog"
+		e.Hint = hint
 		return &e
 	}
 	return err
@@ -69,6 +85,27 @@ func unlistable(err error) error {
 
 // Tags lists the repository's tags.
 func (p *Repository) Tags(ctx context.Context) iter.Seq2[oci.Tag, error] {
+	list := p.tagList(ctx)
+	if own := p.reg.ways.Tags; own != nil && oci.CheckRepository(p.full) == nil {
+		list = orElse(ctx, own(ctx, p.reg, p.full), list)
+	}
+	return func(yield func(oci.Tag, error) bool) {
+		for tag, err := range list {
+			if err == nil && (oci.CheckTag(tag.Name) != nil || p.reg.ways.NoTag != nil && p.reg.ways.NoTag(tag.Name)) {
+				continue // some lists hold digests
+			}
+			if err == nil && tag.Digest != "" && oci.CheckDigest(tag.Digest) != nil {
+				tag.Digest = ""
+			}
+			if !yield(tag, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// tagList is the list of the specification, names alone.
+func (p *Repository) tagList(ctx context.Context) iter.Seq2[oci.Tag, error] {
 	return func(yield func(oci.Tag, error) bool) {
 		u, err := p.path("tags/list")
 		if err != nil {
@@ -77,14 +114,17 @@ func (p *Repository) Tags(ctx context.Context) iter.Seq2[oci.Tag, error] {
 		}
 		c := call{op: oci.OpList, what: "GET tags " + p.full, method: http.MethodGet, url: u, scopes: p.pull(), limit: maxPage}
 		for name, err := range p.reg.names(ctx, c, "tags") {
-			if err == nil && oci.CheckTag(name) != nil {
-				continue // some lists hold digests
-			}
 			if !yield(oci.Tag{Name: name}, err) || err != nil {
 				return
 			}
 		}
 	}
+}
+
+// TagNames is the list of the specification, for kinds that need both.
+func (r *Registry) TagNames(ctx context.Context, full string) iter.Seq2[oci.Tag, error] {
+	p := &Repository{reg: r, name: full, full: full}
+	return p.tagList(ctx)
 }
 
 // names walks the pages of a list of names.

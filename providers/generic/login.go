@@ -27,6 +27,10 @@ type Login struct {
 	Expires time.Time
 }
 
+// ErrNoLogin says that the provider has no identity here at all: docker's
+// config and helpers are asked instead.
+var ErrNoLogin = errors.New("no identity of the provider's")
+
 // login asks the provider's identity, one asking at a time. A login that still
 // lives serves on where a new one cannot be had.
 func (a *authorizer) login(ctx context.Context) (credentials, error) {
@@ -49,11 +53,17 @@ func (a *authorizer) login(ctx context.Context) (credentials, error) {
 		defer cancel()
 		asked := time.Now()
 		l, err := a.r.ways.Login(ctx, anew)
+		c = credentials{username: l.Username, password: l.Password, identity: l.Refresh}
+		if errors.Is(err, ErrNoLogin) {
+			docker, dockerErr := a.askKeychain(ctx)
+			if dockerErr == nil && docker != (credentials{}) {
+				c, err = docker, nil
+			}
+		}
 		if err != nil {
 			return credentials{}, err
 		}
-		c = credentials{username: l.Username, password: l.Password, identity: l.Refresh}
-		a.remember(c.password, c.identity, c.basic())
+		a.remember(c.password, c.identity, c.bearer, c.basic())
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		a.resolved, a.expires, a.anew = c, l.Expires, false

@@ -48,7 +48,7 @@ func (p *Repository) Resolve(ctx context.Context, reference string) (v1.Descript
 	a, err := p.reg.do(ctx, c)
 	if err != nil {
 		var refused *oci.RegistryError
-		if !errors.As(err, &refused) || refused.Operation != c.what || refused.Status != 405 && refused.Status != 501 {
+		if !errors.As(err, &refused) || refused.Operation != c.what || refused.Status != 405 && refused.Status != 501 && (refused.Status != 404 || !p.reg.ways.UnsureHead) {
 			return v1.Descriptor{}, err
 		}
 		return p.resolveByGet(ctx, reference)

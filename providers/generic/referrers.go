@@ -39,6 +39,9 @@ func (p *Repository) Referrers(ctx context.Context, subject digest.Digest) iter.
 			op: oci.OpReferrers, what: what, method: http.MethodGet, url: base, header: http.Header{"Accept": {v1.MediaTypeImageIndex}},
 			scopes: p.pull(), digest: subject, limit: maxPage, stay: true,
 		}
+		if p.reg.ways.ThrottledReferrers {
+			c.tries = 1
+		}
 		seen := make(map[digest.Digest]bool)
 		asked := make(map[string]bool)
 		for {
@@ -112,6 +115,8 @@ func (p *Repository) referrersError(what string, err error) error {
 		return err
 	}
 	switch {
+	case refused.Status == http.StatusTooManyRequests && p.reg.ways.ThrottledReferrers:
+		return p.noReferrers(what, refused.Status)
 	case refused.Code == "NAME_UNKNOWN":
 		return err
 	case refused.Status == 404 && strings.Contains(refused.Code, "UNKNOWN") && refused.Code != "METHOD_UNKNOWN",
