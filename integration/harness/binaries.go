@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 )
@@ -65,7 +64,7 @@ func build(name, path string) error {
 		cmd.Dir = filepath.Join(Root(), "integration")
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	case Twinport:
-		cmd = exec.Command("go", "build", "-trimpath", "-tags", "timetzdata", "-ldflags", "-s -w -X main.version="+version(), "-o", next, "./cmd/twinport") // as the Makefile does
+		cmd = exec.Command("go", "build", "-o", next, "./cmd/twinport")
 		cmd.Dir = Root()
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	case TwinportRace:
@@ -80,16 +79,6 @@ func build(name, path string) error {
 		return fmt.Errorf("build %s: %w\n%s", name, err, out)
 	}
 	return os.Rename(next, path) // a running binary cannot be written to
-}
-
-func version() string {
-	cmd := exec.Command("git", "describe", "--tags", "--always", "--dirty")
-	cmd.Dir = Root()
-	out, err := cmd.Output()
-	if err != nil {
-		return "unknown"
-	}
-	return strings.TrimSpace(string(out))
 }
 
 func hasCompiler() bool {
