@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 )
 
@@ -20,7 +21,15 @@ const (
 	exitInterrupted = 130
 )
 
+// softMemory is where the garbage collector begins to work harder; GOMEMLIMIT
+// sets another. What is live stays well below: blobs on their way take at most
+// 48 MiB, and half as much again waits for an answer.
+const softMemory = 80 << 20
+
 func main() {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(softMemory)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:])
 	stop()

@@ -17,7 +17,7 @@ const (
 	// absenceHolds is how long a listing that lacked a tag spares asking for it.
 	absenceHolds = time.Minute
 	// maxAbsences bounds what is remembered of them.
-	maxAbsences = 200_000
+	maxAbsences = 50_000
 )
 
 // absences remembers which destination tags a complete listing has just shown
