@@ -39,6 +39,9 @@ type Spec struct {
 	Registry string
 	// Requests per second; 0: no cap. Pings and token requests are not counted.
 	Requests float64
+	// Rates are the provider's quotas per second of single classes, beside
+	// Requests; a class that is not named has none of its own.
+	Rates map[oci.Operation]float64
 	// Connections is how many requests may be under way at once, 0: 32. The
 	// number actually used adapts to the registry, up to this. Pings and token
 	// requests have slots of their own.
@@ -84,8 +87,8 @@ func New(spec Spec, base http.RoundTripper, m *Metrics) *Registry {
 		r.bandwidth = []*Bandwidth{b}
 	}
 	resized := func(op oci.Operation, size int) { m.setWindow(spec.Registry, op, size) }
-	r.requests = newQueue(spec.Connections, spec.Requests, resized)
-	r.tokens = newQueue(min(tokenConnections, spec.Connections), 0, resized)
+	r.requests = newQueue(spec.Connections, spec.Requests, spec.Rates, resized)
+	r.tokens = newQueue(min(tokenConnections, spec.Connections), 0, nil, resized)
 	m.setUp(spec.Registry, true)
 	return r
 }
@@ -287,7 +290,7 @@ func (r *Registry) incoming(ctx context.Context, op oci.Operation, resp *http.Re
 func known(op oci.Operation) oci.Operation {
 	switch op {
 	case oci.OpPing, oci.OpToken, oci.OpManifestRead, oci.OpManifestHead, oci.OpManifestWrite, oci.OpBlobRead,
-		oci.OpBlobHead, oci.OpBlobWrite, oci.OpUploadStart, oci.OpList, oci.OpReferrers, oci.OpDelete:
+		oci.OpBlobHead, oci.OpBlobWrite, oci.OpUploadStart, oci.OpList, oci.OpReferrers, oci.OpDelete, oci.OpCreate:
 		return op
 	}
 	return "other"

@@ -23,6 +23,7 @@ const fairness = 7
 type queue struct {
 	connections int
 	bucket      *rate.Limiter // nil: no rate
+	rates       map[oci.Operation]float64
 	resized     func(op oci.Operation, size int)
 
 	mu         sync.Mutex
@@ -32,10 +33,12 @@ type queue struct {
 	arrivals   uint64
 	passed     int // foreground grants since the last background one, while one waited
 	timer      *time.Timer
+	wakes      time.Time // when the timer does, where there is one
 }
 
 type class struct {
 	op         oci.Operation
+	bucket     *rate.Limiter // nil: no rate of its own
 	window     window
 	inFlight   int
 	background int
@@ -60,13 +63,20 @@ type permit struct {
 	once       sync.Once
 }
 
-func newQueue(connections int, perSecond float64, resized func(oci.Operation, int)) *queue {
-	q := &queue{connections: connections, classes: make(map[oci.Operation]*class), resized: resized}
-	if perSecond > 0 {
-		// A tenth of a second's worth at once: quotas are told per second.
-		q.bucket = rate.NewLimiter(rate.Limit(perSecond), int(max(1, math.Ceil(perSecond/10))))
+func newQueue(connections int, perSecond float64, rates map[oci.Operation]float64, resized func(oci.Operation, int)) *queue {
+	return &queue{
+		connections: connections, bucket: newBucket(perSecond), rates: rates,
+		classes: make(map[oci.Operation]*class), resized: resized,
 	}
-	return q
+}
+
+// newBucket gives a tenth of a second's worth at once: quotas are told per
+// second. No rate is no bucket.
+func newBucket(perSecond float64) *rate.Limiter {
+	if perSecond <= 0 {
+		return nil
+	}
+	return rate.NewLimiter(rate.Limit(perSecond), int(max(1, math.Ceil(perSecond/10))))
 }
 
 // class finds a class of operation, or makes it.
@@ -79,7 +89,7 @@ func (q *queue) class(op oci.Operation) *class {
 			// both kinds: neither may take all.
 			limit = max(1, limit-max(1, limit/4))
 		}
-		c = &class{op: op, window: newWindow(limit)}
+		c = &class{op: op, bucket: newBucket(q.rates[op]), window: newWindow(limit)}
 		q.classes[op] = c
 		q.resized(op, c.window.whole())
 	}
@@ -139,7 +149,7 @@ func (q *queue) dispatch() {
 		if w == nil || (behind != nil && q.passed >= fairness) {
 			w = behind
 		}
-		if w == nil || !q.allow() {
+		if w == nil || !q.allow(w.class) {
 			return
 		}
 		switch {
@@ -167,6 +177,7 @@ func (q *queue) next(background bool) *waiter {
 		return nil
 	}
 	var first *waiter
+	now := time.Now()
 	for _, c := range q.classes {
 		line := &c.waiting[0]
 		if background {
@@ -174,6 +185,10 @@ func (q *queue) next(background bool) *waiter {
 		}
 		size := c.window.whole()
 		if line.Len() == 0 || c.inFlight >= size || (background && c.background >= open(size)) {
+			continue
+		}
+		if wait := untilFull(c.bucket, now); wait > 0 {
+			q.wake(now.Add(wait))
 			continue
 		}
 		if w := line.Front().Value.(*waiter); first == nil || w.arrival < first.arrival {
@@ -186,25 +201,52 @@ func (q *queue) next(background bool) *waiter {
 // open is how many of n slots background requests may hold.
 func open(n int) int { return max(1, n-(n+3)/4) }
 
-// allow takes a token of the bucket, or arranges to come back when there is one.
-func (q *queue) allow() bool {
-	if q.bucket == nil {
-		return true
-	}
+// allow takes a token of the class's bucket, which next has looked into, and of
+// everybody's, or arranges to come back when there is one.
+func (q *queue) allow(c *class) bool {
 	now := time.Now()
-	if q.bucket.AllowN(now, 1) {
-		return true
+	if wait := untilFull(q.bucket, now); wait > 0 {
+		q.wake(now.Add(wait))
+		return false
 	}
-	if q.timer == nil {
-		wait := (1 - q.bucket.TokensAt(now)) / float64(q.bucket.Limit())
-		q.timer = time.AfterFunc(max(50*time.Microsecond, time.Duration(math.Ceil(wait*1e9))), func() {
-			q.mu.Lock()
-			defer q.mu.Unlock()
+	for _, bucket := range []*rate.Limiter{q.bucket, c.bucket} {
+		if bucket != nil {
+			bucket.AllowN(now, 1)
+		}
+	}
+	return true
+}
+
+// untilFull is how long until a bucket holds a token, 0: it does.
+func untilFull(bucket *rate.Limiter, now time.Time) time.Duration {
+	if bucket == nil {
+		return 0
+	}
+	lacks := 1 - bucket.TokensAt(now)
+	if lacks <= 0 {
+		return 0
+	}
+	return max(50*time.Microsecond, time.Duration(math.Ceil(lacks/float64(bucket.Limit())*1e9)))
+}
+
+// wake has dispatch look again at a time, unless it will sooner.
+func (q *queue) wake(at time.Time) {
+	if q.timer != nil {
+		if !at.Before(q.wakes) {
+			return
+		}
+		q.timer.Stop()
+	}
+	var timer *time.Timer
+	timer = time.AfterFunc(time.Until(at), func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		if q.timer == timer {
 			q.timer = nil
-			q.dispatch()
-		})
-	}
-	return false
+		}
+		q.dispatch()
+	})
+	q.timer, q.wakes = timer, at
 }
 
 // fail turns away all who wait.

@@ -31,6 +31,12 @@ type Registry interface {
 	Repositories(ctx context.Context) iter.Seq2[string, error]
 }
 
+// A Settler is a registry whose reads may lag behind its pushes (optional
+// ability): for so long after a push, "not found" may mean "not yet".
+type Settler interface {
+	Settles() time.Duration
+}
+
 // A Repository is one repository of a registry: all that a copy needs of it.
 // Optional abilities (RangeFetcher, …) are asked for by type assertion.
 type Repository interface {
@@ -152,4 +158,11 @@ type ReferrerLister interface {
 	// digest. ErrUnsupported: the registry has no referrers API, so its fallback
 	// tag (FallbackTag) is to be read instead. None at all is an empty list.
 	Referrers(ctx context.Context, subject digest.Digest) iter.Seq2[v1.Descriptor, error]
+}
+
+// A RepositoryMaker makes its repository with the first push where the registry
+// lacks it (optional ability).
+type RepositoryMaker interface {
+	// WouldCreate tells, changing nothing, whether a push would make it.
+	WouldCreate(ctx context.Context) (bool, error)
 }

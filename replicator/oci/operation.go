@@ -23,6 +23,7 @@ const (
 	OpList          Operation = "list"
 	OpReferrers     Operation = "referrers"
 	OpDelete        Operation = "delete"
+	OpCreate        Operation = "create" // of a repository
 )
 
 type operationKey struct{}
