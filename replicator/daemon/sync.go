@@ -82,7 +82,17 @@ func (d *Daemon) Sync(ctx context.Context, o SyncOptions) (SyncResult, error) {
 	var result SyncResult
 	var mu sync.Mutex
 	var g errgroup.Group
+	paused, err := d.journal.Paused(ctx)
+	if err != nil {
+		return SyncResult{}, err
+	}
+	running := selected[:0:0]
 	for _, route := range selected {
+		if paused[route.Name] {
+			result.SweepErrors = errors.Join(result.SweepErrors, fmt.Errorf("route %s is paused: `twinport resume %s` lets it go on", route.Name, route.Name))
+			continue
+		}
+		running = append(running, route)
 		g.Go(func() error {
 			_, err := d.Sweep(ctx, SweepOptions{
 				Route: route.Name, OnlyRepository: o.OnlyRepository, OnlyTag: o.OnlyTag, Full: o.Full, Manual: true,
@@ -99,7 +109,7 @@ func (d *Daemon) Sync(ctx context.Context, o SyncOptions) (SyncResult, error) {
 	if ctx.Err() != nil {
 		return result, context.Cause(ctx)
 	}
-	if err := d.drain(ctx, selected, o.RetryFor); err != nil {
+	if err := d.drain(ctx, running, o.RetryFor); err != nil {
 		return result, err
 	}
 	if err := d.left(ctx, selected, &result); err != nil {
