@@ -2,6 +2,7 @@ package generic
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -199,6 +200,9 @@ func (a *authorizer) ask(ctx context.Context, c call) (*token, error) {
 		return nil, a.r.senseless("token", answer.status, "the answer holds no usable token")
 	}
 	expiry := defaultExpiry
+	if life, ok := JWTLife(value, asked); ok {
+		expiry = life
+	}
 	switch seconds := doc.ExpiresIn; {
 	case seconds > maxExpiry.Seconds():
 		expiry = maxExpiry
@@ -212,4 +216,30 @@ func (a *authorizer) ask(ctx context.Context, c call) (*token, error) {
 // most a minute, before its end.
 func newToken(value string, expiry time.Duration, asked time.Time) *token {
 	return &token{value: value, expires: asked.Add(expiry), refresh: asked.Add(expiry - min(expiry/4, time.Minute))}
+}
+
+// JWTLife is the life that a token which is a JWT tells of itself: from its
+// issue where it says when, so that a wrong clock of ours does not matter, else
+// from now. Nobody checks the signature: a token's own registry reads it.
+func JWTLife(token string, now time.Time) (time.Duration, bool) {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return 0, false
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
+	var claims struct {
+		Expires float64 `json:"exp"`
+		Issued  float64 `json:"iat"`
+	}
+	if err != nil || json.Unmarshal(payload, &claims) != nil {
+		return 0, false
+	}
+	from := claims.Issued
+	if from <= 0 {
+		from = float64(now.Unix())
+	}
+	if life := claims.Expires - from; life > 0 {
+		return time.Duration(min(life, maxExpiry.Seconds()) * float64(time.Second)), true
+	}
+	return 0, false
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"regexp"
 	"slices"
@@ -118,6 +119,40 @@ func (f *Fake) SetManifest(repo, tag, mediaType string, data []byte) digest.Dige
 		f.repo(repo).tags[tag] = d
 	}
 	return d
+}
+
+// Repos are the repositories, sorted.
+func (f *Fake) Repos() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Sorted(maps.Keys(f.repos))
+}
+
+// Has tells whether there is a repository.
+func (f *Fake) Has(repo string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.repos[repo] != nil
+}
+
+// Tags are a repository's, and what they name.
+func (f *Fake) Tags(repo string) map[string]digest.Digest {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.repos[repo] == nil {
+		return nil
+	}
+	return maps.Clone(f.repos[repo].tags)
+}
+
+// Tagged is what a repository's tags name.
+func (f *Fake) Tagged(repo string) map[string]digest.Digest {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.repos[repo] == nil {
+		return nil
+	}
+	return maps.Clone(f.repos[repo].tags)
 }
 
 func (f *Fake) repo(name string) *fakeRepo {
