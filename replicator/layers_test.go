@@ -37,6 +37,8 @@ var rooms = map[string][]string{
 	"replicator/daemon":   {"replicator/..."},
 	"providers":           {"replicator/oci", "replicator", "providers/..."},
 	"providers/generic":   {"replicator/oci", "replicator"},
+	"providers/acr":       {"replicator/oci", "replicator", "providers/generic"},
+	"providers/gcr":       {"replicator/oci", "replicator", "providers/generic"},
 	"providers/harbor":    {"replicator/oci", "replicator", "providers/generic"},
 	"providers/zot":       {"replicator/oci", "replicator", "providers/generic"},
 	"config":              {},
