@@ -22,8 +22,16 @@ const chases = 3
 
 // oneWay brings a tag to the destinations that only its source may change.
 func (r *run) oneWay(ctx context.Context, src *Registry, targets []*target) {
+	all := targets
 	for chase := 1; len(targets) > 0; chase++ {
 		targets = r.oneWayOnce(ctx, src, targets, chase >= chases)
+	}
+	for _, t := range all {
+		// However the tag's older state would end the job, the event may have
+		// told of the next one.
+		if o := r.outcome(t.job); o != nil && o.State != replicator.Waiting && t.seen != "" {
+			r.settled(t.job, t.seen, o)
+		}
 	}
 }
 
@@ -50,6 +58,7 @@ func (r *run) oneWayOnce(ctx context.Context, src *Registry, targets []*target, 
 
 	var moving, standing []*target
 	for _, t := range looked {
+		t.seen = from.root.Digest
 		if r.refused(ctx, t, from.root.Digest) || r.collides(t) {
 			continue
 		}

@@ -43,8 +43,10 @@ type target struct {
 	repo  oci.Repository
 	// present is what the tag names there now, empty where there is no such tag.
 	present digest.Digest
-	record  replicator.Record
-	known   bool // record is one
+	// seen is what the source's tag named when it was last read.
+	seen   digest.Digest
+	record replicator.Record
+	known  bool // record is one
 	// preserve: present is not ours and is kept under a tag of its own.
 	preserve bool
 	// intent: the move is announced in the journal before the PUT.
@@ -322,6 +324,9 @@ func (r *run) sourceLacks(ctx context.Context, repo oci.Repository, targets []*t
 	}
 	listed, lerr := false, error(nil)
 	for tag, terr := range repo.Tags(ctx) {
+		if errors.Is(terr, oci.ErrRepositoryUnknown) {
+			break // gone as a whole, and its tags with it
+		}
 		if terr != nil {
 			lerr = terr
 			break
@@ -373,11 +378,22 @@ func (r *run) fail(ctx context.Context, j replicator.Job, err error) {
 		out.Void = []replicator.Place{j.Destination}
 	}
 	if out.State != replicator.Waiting || errors.Is(err, oci.ErrDenied) {
-		if kind, ok := findingFor(err); ok {
+		if kind, ok := findingFor(err); ok && !r.told(j, kind) {
 			out.Findings = append(out.Findings, r.finding(j, kind, out.Error.Message, out.Error.Hint))
 		}
 	}
 	r.set(out)
+}
+
+// told tells whether a finding of the job has said the same already: the rooms
+// below know better what is wrong, and where.
+func (r *run) told(j replicator.Job, kind replicator.FindingKind) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o := r.outcomes[j.ID]
+	return o != nil && slices.ContainsFunc(o.Findings, func(f replicator.Finding) bool {
+		return f.Kind == kind || kind == replicator.FindingMismatch && f.Kind == replicator.FindingCorrupt
+	})
 }
 
 func (r *run) breakerOpen(j replicator.Job) bool {

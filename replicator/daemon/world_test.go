@@ -519,3 +519,5 @@ func with(r plan.Route, change func(*plan.Route)) []plan.Route {
 }
 
 const app = "team/app"
+
+func filterOf(ids ...string) journal.JobFilter { return journal.JobFilter{IDs: ids} }
