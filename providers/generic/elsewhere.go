@@ -130,3 +130,12 @@ func orElse[T any](ctx context.Context, own, other iter.Seq2[T, error]) iter.Seq
 		}
 	}
 }
+
+// TokenAs is a login where a registry takes its tokens as the password of a
+// user, any or a certain one, and not as they are.
+func (a Auth) TokenAs(username string) Auth {
+	if a.Token != nil && !a.Anonymous {
+		a.Username, a.Password, a.Token = username, a.Token, nil
+	}
+	return a
+}

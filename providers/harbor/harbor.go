@@ -11,7 +11,9 @@ import (
 
 // New gives a client; every request goes through rt.
 func New(spec generic.Spec, rt http.RoundTripper) (*generic.Registry, error) {
-	return generic.NewWith(spec, rt, generic.Ways{Resume: true, Classify: classify})
+	return generic.NewWith(spec, rt, generic.Ways{
+		Resume: true, Tags: tags, Repositories: repositories(spec.Prefix), Classify: classify,
+	})
 }
 
 // classify knows Harbor's words for rules of its projects: they come as 412 or

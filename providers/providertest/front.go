@@ -1,0 +1,88 @@
+package providertest
+
+import (
+	"encoding/json"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Pushed is when everything at a fake was pushed, as its APIs tell it.
+var Pushed = time.Date(2026, 5, 14, 9, 21, 37, 0, time.UTC)
+
+// A Line is one tag of a fake's inventory.
+type Line struct {
+	Tag    string
+	Digest digest.Digest
+}
+
+// Inventory is what a repository holds, by tag.
+func (f *Fake) Inventory(repo string) (lines []Line, exists bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r, exists := f.repos[repo]
+	if !exists {
+		return nil, false
+	}
+	for tag, d := range r.tags {
+		lines = append(lines, Line{tag, d})
+	}
+	slices.SortFunc(lines, func(a, b Line) int { return strings.Compare(a.Tag, b.Tag) })
+	return lines, true
+}
+
+// all are the repositories, sorted.
+func (f *Fake) all() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Sorted(maps.Keys(f.repos))
+}
+
+// note counts a request that the fake itself does not see.
+func (f *Fake) note(r *http.Request) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.requests = append(f.requests, r.Method+" "+r.URL.Path)
+}
+
+// basic tells whether a request carries the account itself.
+func (f *Fake) basic(r *http.Request) bool {
+	username, password, _ := r.BasicAuth()
+	return f.Username == "" || username == f.Username && password == f.Password
+}
+
+// writes gives repository and reference where a request is to change something.
+func writes(r *http.Request) (repo, what, reference string, ok bool) {
+	parts := fakePaths.FindStringSubmatch(r.URL.Path)
+	if parts == nil || r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return "", "", "", false
+	}
+	return parts[1], parts[2], parts[3], true
+}
+
+// moves tells whether a request would let a tag name something else, or the same again.
+func (f *Fake) moves(r *http.Request) (repo, tag string, yes bool) {
+	repo, what, tag, ok := writes(r)
+	if !ok || what != "manifests" || r.Method != http.MethodPut || strings.Contains(tag, ":") {
+		return "", "", false
+	}
+	lines, _ := f.Inventory(repo)
+	return repo, tag, slices.ContainsFunc(lines, func(l Line) bool { return l.Tag == tag })
+}
+
+// page cuts a page, counted from 1, out of a list.
+func page[T any](items []T, n, size int) (cut []T, more bool) {
+	from := min(max(n-1, 0)*size, len(items))
+	to := min(from+size, len(items))
+	return items[from:to], to < len(items)
+}
+
+func answer(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // the client may be gone
+}
