@@ -145,16 +145,6 @@ func (f *Fake) Tags(repo string) map[string]digest.Digest {
 	return maps.Clone(f.repos[repo].tags)
 }
 
-// Tagged is what a repository's tags name.
-func (f *Fake) Tagged(repo string) map[string]digest.Digest {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.repos[repo] == nil {
-		return nil
-	}
-	return maps.Clone(f.repos[repo].tags)
-}
-
 func (f *Fake) repo(name string) *fakeRepo {
 	if f.repos == nil {
 		f.repos = make(map[string]*fakeRepo)

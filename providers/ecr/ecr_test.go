@@ -1,0 +1,283 @@
+package ecr_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/twinport/twinport/providers/ecr"
+	"github.com/twinport/twinport/providers/generic"
+	"github.com/twinport/twinport/providers/providertest"
+	"github.com/twinport/twinport/replicator/limit"
+	"github.com/twinport/twinport/replicator/oci"
+)
+
+// start serves a fake and gives what opens clients for it.
+func start(t *testing.T, e *providertest.ECR, change func(*generic.Spec)) func(*testing.T) oci.Registry {
+	t.Helper()
+	host, storage := e.Start(t)
+	return func(t *testing.T) oci.Registry {
+		t.Helper()
+		spec := generic.Spec{
+			Name: "us", Kind: "ecr", Host: host, PlainHTTP: true, Region: "eu-west-1",
+			Redirects: []string{storage}, Create: &generic.Create{},
+		}
+		if e.Alias != "" {
+			spec.Kind, spec.Prefix = "ecr-public", e.Alias
+		}
+		if change != nil {
+			change(&spec)
+		}
+		transport, err := generic.Transport(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(transport.CloseIdleConnections)
+		open := ecr.New
+		if e.Alias != "" {
+			open = ecr.NewPublic
+		}
+		reg, err := open(spec, transport)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return reg
+	}
+}
+
+func TestContract(t *testing.T) {
+	whole := providertest.Suite{Catalog: true, Mount: true, Ranges: true, Referrers: true, Strict: true}
+	run := func(name string, s providertest.Suite, e *providertest.ECR, change func(*generic.Spec)) {
+		t.Run(name, func(t *testing.T) {
+			s.Open = start(t, e, change)
+			providertest.Run(t, s)
+		})
+	}
+	run("private", whole, &providertest.ECR{}, nil)
+	run("prefix", whole, &providertest.ECR{}, func(s *generic.Spec) { s.Prefix = "team/x" })
+	run("tokens that end", whole, &providertest.ECR{TokenLife: 50 * time.Millisecond}, nil)
+	run("role", whole, &providertest.ECR{Role: "arn:aws:iam::123456789012:role/twinport", ExternalID: "x"}, func(s *generic.Spec) {
+		s.Auth.AssumeRole = &generic.AssumeRole{ARN: "arn:aws:iam::123456789012:role/twinport", ExternalID: "x"}
+	})
+	poor := whole
+	poor.Mount, poor.Referrers = false, false
+	run("no mounts, no referrers", poor, &providertest.ECR{NoMounts: true, NoReferrers: true}, nil)
+	template := whole
+	run("template", template, &providertest.ECR{CreateOnPush: true}, func(s *generic.Spec) { s.Create = nil })
+	run("public", whole, &providertest.ECR{Alias: "a1b2c3"}, nil)
+	run("public, tokens that end", whole, &providertest.ECR{Alias: "a1b2c3", TokenLife: 50 * time.Millisecond}, nil)
+}
+
+func TestIdentity(t *testing.T) {
+	t.Setenv("AWS_CONFIG_FILE", "/dev/null")
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+	for host, want := range map[string]string{
+		"123456789012.dkr.ecr.eu-west-1.amazonaws.com":              "ecr://123456789012.eu-west-1/team",
+		"123456789012.dkr-ecr.eu-west-1.on.aws":                     "ecr://123456789012.eu-west-1/team",
+		"123456789012.dkr.ecr-fips.us-east-1.amazonaws.com":         "ecr://123456789012.us-east-1/team",
+		"123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn":          "ecr://123456789012.cn-north-1/team",
+		"ecr.internal.example.com":                                  "ecr://ecr.internal.example.com/team",
+		"123456789012.dkr.ecr.eu-west-1.amazonaws.com.evil.example": "ecr://123456789012.dkr.ecr.eu-west-1.amazonaws.com.evil.example/team",
+	} {
+		reg, err := ecr.New(generic.Spec{Name: "us", Kind: "ecr", Host: host, Prefix: "team", Region: "eu-west-1"}, http.DefaultTransport)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := reg.Identity(); got != want {
+			t.Errorf("%s: identity %s, want %s", host, got, want)
+		}
+	}
+	if _, err := ecr.New(generic.Spec{Name: "us", Host: "ecr.example.com"}, http.DefaultTransport); err == nil || !strings.Contains(err.Error(), "region") {
+		t.Errorf("a host without a region: %v", err)
+	}
+}
+
+// TestTokensAreShared: one token serves all, and a 401 in the middle costs one.
+func TestTokensAreShared(t *testing.T) {
+	for _, alias := range []string{"", "a1b2c3"} {
+		e := &providertest.ECR{Alias: alias}
+		reg := start(t, e, nil)(t)
+		repo := reg.Repository("team/app")
+		m := providertest.PushImage(t, repo, "v1", nil)
+		if n := e.Calls("GetAuthorizationToken"); n != 1 {
+			t.Fatalf("%d tokens for one push, want 1", n)
+		}
+		e.Expire()
+		var wg sync.WaitGroup
+		for range 16 {
+			wg.Go(func() {
+				if desc, err := repo.Resolve(t.Context(), "v1"); err != nil || desc.Digest != m.Digest {
+					t.Errorf("after all tokens ended: %v, %v", desc.Digest, err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := e.Calls("GetAuthorizationToken"); n != 2 {
+			t.Fatalf("%d tokens after all ended once, want 2", n)
+		}
+	}
+}
+
+// TestEverythingIsLimited: each request, the SDK's own too, has its class.
+func TestEverythingIsLimited(t *testing.T) {
+	e := &providertest.ECR{Role: "arn:aws:iam::123456789012:role/twinport"}
+	host, storage := e.Start(t)
+	spec := generic.Spec{
+		Name: "us", Kind: "ecr", Host: host, PlainHTTP: true, Region: "eu-west-1", Redirects: []string{storage}, Create: &generic.Create{},
+		Auth: generic.Auth{AssumeRole: &generic.AssumeRole{ARN: e.Role}},
+	}
+	transport, err := generic.Transport(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate := limit.New(limit.Spec{Registry: "us", Rates: ecr.Rates("ecr")}, transport, nil)
+	reg, err := ecr.New(spec, gate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	providertest.PushImage(t, reg.Repository("team/app"), "v1", nil)
+	for range reg.Repository("team/app").Tags(t.Context()) {
+		break
+	}
+	got := gate.Stats().Requests
+	for op, want := range map[oci.Operation]int64{oci.OpToken: 2, oci.OpCreate: 1, oci.OpList: 1, oci.OpManifestWrite: 1, "other": 0} {
+		if got[op] != want {
+			t.Errorf("%d requests of class %s, want %d; all: %v", got[op], op, want, got)
+		}
+	}
+}
+
+// TestBackfillWithinQuotas: the quotas are enforced, and nothing runs into them.
+func TestBackfillWithinQuotas(t *testing.T) {
+	e := &providertest.ECR{Quotas: map[string]float64{"PutImage": 10, "InitiateLayerUpload": 100, "CompleteLayerUpload": 100}}
+	host, storage := e.Start(t)
+	spec := generic.Spec{Name: "us", Kind: "ecr", Host: host, PlainHTTP: true, Region: "eu-west-1", Redirects: []string{storage}}
+	transport, err := generic.Transport(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reg, err := ecr.New(spec, limit.New(limit.Spec{Registry: "us", Rates: ecr.Rates("ecr")}, transport, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Make("team/app", providertest.ECRRepository{})
+	repo := reg.Repository("team/app")
+	m := providertest.PushImage(t, repo, "v0", nil)
+	began := time.Now()
+	const n = 20
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			if _, err := repo.PushManifest(t.Context(), fmt.Sprintf("t%d", i), m); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if e.Throttled() > 0 {
+		t.Errorf("%d requests over the quota", e.Throttled())
+	}
+	if rate := n / time.Since(began).Seconds(); rate < 9 {
+		t.Errorf("%.1f manifests a second, want 90 %% of 10", rate)
+	}
+}
+
+func TestImmutableTags(t *testing.T) {
+	e := &providertest.ECR{}
+	reg := start(t, e, func(s *generic.Spec) { s.Create = &generic.Create{ImmutableTags: true} })(t)
+	repo := reg.Repository("team/app")
+	m := providertest.PushImage(t, repo, "v1", nil)
+	if _, err := repo.PushManifest(t.Context(), "v1", m); err != nil {
+		t.Fatalf("an equal digest: %v, want done", err)
+	}
+	other := providertest.PushImage(t, repo, "", nil)
+	_, err := repo.PushManifest(t.Context(), "v1", other)
+	if !errors.Is(err, oci.ErrImmutable) {
+		t.Fatalf("another digest: %v, want immutable", err)
+	}
+	if oci.KindOf(err) != "immutable" || !strings.Contains(err.Error(), "tag mutability") {
+		t.Errorf("%v does not say what to do", err)
+	}
+	for _, manifest := range []oci.Manifest{m, other} { // as a fallback index grows
+		if _, err := repo.PushManifest(t.Context(), oci.FallbackTag(m.Digest), manifest); err != nil {
+			t.Errorf("a fallback tag cannot grow: %v", err)
+		}
+	}
+}
+
+// TestNoChunks: an upload that breaks is not taken up where ECR says it was.
+func TestNoChunks(t *testing.T) {
+	e := &providertest.ECR{}
+	reg := start(t, e, nil)(t)
+	content := providertest.Random(2 << 20)
+	desc := providertest.Describe(v1.MediaTypeImageLayer, content)
+	var broken atomic.Bool
+	e.Make("team/app", providertest.ECRRepository{})
+	repo := reg.Repository("team/app")
+	u, _, err := repo.Start(t.Context(), desc, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = u.Put(t.Context(), cutOnce{content, &broken})
+	if err == nil {
+		t.Fatal("a cut upload is stored")
+	}
+	if _, err := u.Offset(t.Context()); !errors.Is(err, oci.ErrUnsupported) {
+		t.Errorf("offset: %v, want unsupported", err)
+	}
+	_ = u.Cancel(t.Context())
+	providertest.PushBlob(t, repo, content)
+	if n := e.Registry.Count("PATCH", "/"); n > 0 {
+		t.Errorf("%d PATCH requests, want none", n)
+	}
+}
+
+func TestSweepOf10000Tags(t *testing.T) {
+	e := &providertest.ECR{}
+	reg := start(t, e, nil)(t)
+	want := make(map[string]digest.Digest)
+	for i := range 10_000 {
+		tag := fmt.Sprintf("v%05d", i)
+		want[tag] = e.Registry.SetManifest("team/app", tag, v1.MediaTypeImageManifest, []byte(tag))
+	}
+	e.Make("team/app", providertest.ECRRepository{})
+	got := make(map[string]digest.Digest)
+	for name, err := range reg.Repositories(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for tag, err := range reg.Repository(name).Tags(t.Context()) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got[tag.Name] = tag.Digest
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("tags (-want +got):\n%.2000s", diff)
+	}
+	if n := e.Calls("DescribeImages") + e.Calls("DescribeRepositories") + len(e.Registry.Requests()); n > 30 {
+		t.Errorf("%d requests for 10,000 tags, want at most 30", n)
+	}
+}
+
+func TestTagTimes(t *testing.T) {
+	e := &providertest.ECR{}
+	repo := start(t, e, nil)(t).Repository("team/app")
+	before := time.Now().Truncate(time.Millisecond)
+	providertest.PushImage(t, repo, "v1", nil)
+	for tag, err := range repo.Tags(t.Context()) {
+		if err != nil || tag.PushedAt.Before(before) || tag.PushedAt.Location() != time.UTC {
+			t.Errorf("%+v, %v: want a push time after %s", tag, err, before)
+		}
+	}
+}
