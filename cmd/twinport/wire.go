@@ -53,10 +53,10 @@ func newState(cfg *config.Config, before *daemon.State, metrics *limit.Metrics) 
 	var named []plan.Registry
 	for i := range cfg.Registries {
 		r := &cfg.Registries[i]
-		print := registryPrint(r)
-		fmt.Fprintln(fingerprint, print)
+		stamp := registryPrint(r)
+		fmt.Fprintln(fingerprint, stamp)
 		if before != nil {
-			if old := before.Registries[r.Name]; old != nil && old.Print == print {
+			if old := before.Registries[r.Name]; old != nil && old.Print == stamp {
 				st.Registries[r.Name] = old
 				named = append(named, plan.Registry{Name: r.Name, Identity: old.Client.Identity()})
 				continue
@@ -66,7 +66,7 @@ func newState(cfg *config.Config, before *daemon.State, metrics *limit.Metrics) 
 		if err != nil {
 			return nil, fmt.Errorf("registries.%s: %w", r.Name, err)
 		}
-		reg.Print = print
+		reg.Print = stamp
 		st.Registries[r.Name] = reg
 		named = append(named, plan.Registry{Name: r.Name, Identity: reg.Client.Identity()})
 	}

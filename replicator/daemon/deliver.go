@@ -116,6 +116,7 @@ func (r *run) request(ctx context.Context, from delivery, targets []*target) cop
 		SourceIdentity: from.place.Identity, Source: from.repo, Root: from.root,
 		Progress: func(p transfer.Progress) { r.step(); r.journey.progress(p) },
 	}
+	var caps []*limit.Bandwidth
 	for _, t := range targets {
 		switch t.route.Referrers {
 		case "required":
@@ -131,9 +132,7 @@ func (r *run) request(ctx context.Context, from delivery, targets []*target) cop
 			Identity: t.place.Identity, Repository: t.repo,
 			MountFrom: known.elsewhere, Present: known.here,
 		})
-		if limited := r.state.RouteBandwidth[t.route.Name]; limited != nil {
-			ctx = limit.WithBandwidth(ctx, limited)
-		}
+		caps = append(caps, r.state.RouteBandwidth[t.route.Name])
 	}
 	req.Referrers = mode
 	if targets[0].job.Lane != replicator.LaneWebhook {
@@ -143,7 +142,7 @@ func (r *run) request(ctx context.Context, from delivery, targets []*target) cop
 		req.Full = req.Full || t.job.Full
 		req.Merge = req.Merge || t.job.Flow != replicator.OneWay
 	}
-	return copyRequest{Request: req, ctx: ctx}
+	return copyRequest{Request: req, ctx: limit.WithBandwidth(ctx, caps...)}
 }
 
 // settle proves what was copied to one destination and moves its tag.
@@ -189,6 +188,13 @@ func (r *run) moveTag(ctx context.Context, from delivery, t *target) error {
 	if now != from.root.Digest && !from.last {
 		return errMoved
 	}
+	if t.intent {
+		// Whoever may push there may have done so while the content was copied:
+		// an end that is not what was looked at has moved, too.
+		if err := r.unmoved(ctx, t); err != nil {
+			return err
+		}
+	}
 	if t.preserve {
 		if err := r.keepLost(ctx, from, t); err != nil {
 			return err
@@ -233,6 +239,19 @@ func (r *run) moveTag(ctx context.Context, from delivery, t *target) error {
 	}
 	if !report.Sound() {
 		return fmt.Errorf("%s:%s was moved to something else right after our move: %w", t.place, t.job.Tag, oci.ErrInterrupted)
+	}
+	return nil
+}
+
+// unmoved gives errMoved unless the destination's tag still names what it did
+// when both ends were compared.
+func (r *run) unmoved(ctx context.Context, t *target) error {
+	desc, err := t.repo.Resolve(ctx, t.job.Tag)
+	if err != nil && !errors.Is(err, oci.ErrNotFound) {
+		return fmt.Errorf("read the destination's tag again: %w", err)
+	}
+	if desc.Digest != t.present {
+		return errMoved
 	}
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/twinport/twinport/replicator/oci"
 )
 
-// ErrNoConflict: the two ends do not differ, or nothing joins them both ways.
+// ErrNoConflict says that the two ends do not differ, or nothing joins them both ways.
 var ErrNoConflict = errors.New("there is no conflict to resolve")
 
 // Resolve settles a tag that both ends moved: the digest at the registry named

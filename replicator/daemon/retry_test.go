@@ -12,7 +12,7 @@ import (
 
 func TestRetry(t *testing.T) {
 	now := time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
-	at := func(d time.Duration) time.Time { return now.Add(d) }
+	at := now.Add
 	for _, test := range []struct {
 		name     string
 		job      replicator.Job

@@ -2,6 +2,7 @@ package limit
 
 import (
 	"context"
+	"slices"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -37,16 +38,21 @@ func NewBandwidth(t Table) *Bandwidth {
 
 type bandwidthKey struct{}
 
-// WithBandwidth puts a cap on what the requests made under ctx upload, beside
-// the registry's own: a route's cap. It counts request bodies alone, since a
+// WithBandwidth puts caps on what the requests made under ctx upload, beside
+// the registry's own: routes' caps. They count request bodies alone, since a
 // read may serve several routes, while an upload serves one; a copy is so
-// counted once. Caps already in ctx stay.
-func WithBandwidth(ctx context.Context, b *Bandwidth) context.Context {
-	if b == nil {
+// counted once. Caps already in ctx stay; one given twice counts once.
+func WithBandwidth(ctx context.Context, caps ...*Bandwidth) context.Context {
+	have := slices.Clone(bandwidthsOf(ctx))
+	for _, b := range caps {
+		if b != nil && !slices.Contains(have, b) {
+			have = append(have, b)
+		}
+	}
+	if len(have) == 0 {
 		return ctx
 	}
-	have := bandwidthsOf(ctx)
-	return context.WithValue(ctx, bandwidthKey{}, append(have[:len(have):len(have)], b))
+	return context.WithValue(ctx, bandwidthKey{}, have)
 }
 
 func bandwidthsOf(ctx context.Context) []*Bandwidth {
