@@ -2,8 +2,8 @@ package limit
 
 import (
 	"context"
-	"slices"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
