@@ -20,7 +20,6 @@ const plainEvery = 10 * time.Second
 // A progress shows how far a command is: bars on a terminal, a line now and
 // then elsewhere, nothing beside JSON.
 type progress struct {
-	mu      sync.Mutex
 	out     io.Writer
 	silent  bool
 	started time.Time
@@ -28,7 +27,9 @@ type progress struct {
 	bars    *mpb.Progress
 	images  *mpb.Bar
 	bytes   *mpb.Bar
-	last    api.Progress
+
+	mu   sync.Mutex
+	last api.Progress
 }
 
 func newProgress(out *os.File, silent bool) *progress {
@@ -36,20 +37,26 @@ func newProgress(out *os.File, silent bool) *progress {
 	if silent || !term.IsTerminal(int(out.Fd())) {
 		return p
 	}
-	p.bars = mpb.New(mpb.WithOutput(out), mpb.WithWidth(40), mpb.WithRefreshRate(200*time.Millisecond))
+	p.draw(mpb.WithOutput(out), mpb.WithRefreshRate(200*time.Millisecond))
+	return p
+}
+
+// draw begins the bars.
+func (p *progress) draw(options ...mpb.ContainerOption) {
+	p.bars = mpb.New(append(options, mpb.WithWidth(40))...)
 	p.images = p.bars.AddBar(0,
 		mpb.PrependDecorators(decor.Name("images ", decor.WC{W: 8}), decor.CountersNoUnit("%d / %d", decor.WC{W: 18})),
 		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return p.eta() })))
 	p.bytes = p.bars.AddSpinner(0,
 		mpb.PrependDecorators(decor.Name("bytes ", decor.WC{W: 8}), decor.Any(func(decor.Statistics) string { return p.rate() })))
-	return p
 }
 
-// tell takes how far the work is.
+// tell takes how far the work is. The bars are moved without the lock, since
+// their own goroutine asks for it while it draws.
 func (p *progress) tell(now api.Progress) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.last = now
+	p.mu.Unlock()
 	total := now.Ended + now.Waiting + now.Running
 	switch {
 	case p.silent:
