@@ -206,10 +206,19 @@ func checkRegistry(w *walk, path string, into reflect.Value) {
 	if r.PlainHTTP && w.given(join(path, "tls")) {
 		w.fault(w.entry(join(path, "tls")), "remove one of them", "%s: of no use with plainHTTP: true", join(path, "tls"))
 	}
-	for _, f := range authTable.fields {
-		at := join(join(path, "auth"), f.key)
-		if len(f.only) > 0 && w.given(at) && r.Kind != "" && !slices.Contains(f.only, r.Kind) {
-			w.fault(w.entry(at), "log in with username and password, or token", "%s: not for kind %s, only for %s", at, r.Kind, strings.Join(f.only, " and "))
+	w.only([]field{{key: "create", only: createKinds}}, path, r.Kind, "remove the key")
+	w.only(authTable.fields, join(path, "auth"), r.Kind, "log in with username and password, or token")
+	if slices.Contains(createKinds, r.Kind) {
+		w.only(createTable.fields, join(path, "create"), r.Kind, "remove the key")
+	}
+}
+
+// only refuses keys that the registry's kind does not know.
+func (w *walk) only(fields []field, path, kind, hint string) {
+	for _, f := range fields {
+		at := join(path, f.key)
+		if len(f.only) > 0 && w.given(at) && kind != "" && !slices.Contains(f.only, kind) {
+			w.fault(w.entry(at), hint, "%s: not for kind %s, only for %s", at, kind, strings.Join(f.only, " and "))
 		}
 	}
 }

@@ -242,6 +242,9 @@ func writeObject(b *bytes.Buffer, o *object) (below []*object) {
 			def = "none"
 		}
 		doc := f.doc
+		if len(f.only) > 0 {
+			doc += " Only for `" + strings.Join(f.only, "`, `") + "`."
+		}
 		if f.notYet {
 			doc += " *Not yet built.*"
 		}

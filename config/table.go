@@ -65,9 +65,12 @@ var logTable = &object{
 
 // kinds that work, and those that later work adds.
 var (
-	builtKinds  = []string{"oci", "zot", "harbor"}
-	notYetKinds = []string{"quay", "ghcr", "dockerhub", "artifactory", "gitlab", "gitea", "nexus", "ecr", "ecr-public", "acr", "gcr"}
+	builtKinds  = []string{"oci", "zot", "harbor", "ecr", "ecr-public"}
+	notYetKinds = []string{"quay", "ghcr", "dockerhub", "artifactory", "gitlab", "gitea", "nexus", "acr", "gcr"}
 )
+
+// createKinds make repositories that are missing.
+var createKinds = []string{"ecr", "ecr-public"}
 
 var registryTable = &object{
 	name: "registry", doc: "One registry.",
@@ -84,7 +87,7 @@ var registryTable = &object{
 		{key: "webhook", kind: webhookTable, doc: "How its events prove themselves."},
 		{key: "limits", kind: limitsTable, doc: "The most it is asked for, by all routes together."},
 		{key: "redirects", kind: redirectsTable, doc: "Where it may send us."},
-		{key: "create", kind: createTable, notYet: true, doc: "How missing repositories are made."},
+		{key: "create", kind: createTable, only: createKinds, doc: "How missing repositories are made."},
 		{key: "events", kind: eventsTable, notYet: true, doc: "Where its events come from when not from its webhook: one of the forms."},
 	},
 	check: checkRegistry,
@@ -97,7 +100,7 @@ var authTable = &object{
 		{key: "password", kind: secret{}, doc: "Its password."},
 		{key: "token", kind: secret{}, doc: "A bearer token, sent as it is."},
 		{key: "anonymous", kind: truth{}, def: "false", doc: "Log in as nobody, whatever docker's config says."},
-		{key: "assumeRole", kind: assumeRoleTable, notYet: true, only: []string{"ecr", "ecr-public"}, doc: "Take a role of AWS."},
+		{key: "assumeRole", kind: assumeRoleTable, only: []string{"ecr", "ecr-public"}, doc: "Take a role of AWS."},
 		{key: "azure", kind: azureTable, notYet: true, only: []string{"acr"}, doc: "An identity of Microsoft Entra."},
 		{key: "google", kind: googleTable, notYet: true, only: []string{"gcr"}, doc: "A service account of Google Cloud."},
 	},
@@ -187,10 +190,10 @@ var createTable = &object{
 	name: "create", doc: "How missing repositories are made at a destination.",
 	fields: []field{
 		{key: "missing", kind: truth{}, def: "true", doc: "Make repositories that are missing."},
-		{key: "immutableTags", kind: truth{}, def: "false", doc: "Tags of new repositories cannot be moved."},
-		{key: "kms", kind: orEmpty{}, doc: "Key that encrypts new repositories."},
-		{key: "scan", kind: truth{}, def: "false", doc: "Scan on push."},
-		{key: "lifecycle", kind: lifecycleTable, doc: "Lifecycle policy of new repositories."},
+		{key: "immutableTags", kind: truth{}, only: []string{"ecr"}, def: "false", doc: "Tags of new repositories cannot be moved."},
+		{key: "kms", kind: orEmpty{}, only: []string{"ecr"}, doc: "Key that encrypts new repositories."},
+		{key: "scan", kind: truth{}, only: []string{"ecr"}, def: "false", doc: "Scan on push."},
+		{key: "lifecycle", kind: lifecycleTable, only: []string{"ecr"}, doc: "Lifecycle policy of new repositories."},
 		{key: "labels", kind: labels{}, doc: "Labels or resource tags of new repositories."},
 	},
 }

@@ -5,8 +5,16 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/twinport/twinport/providers/artifactory"
+	"github.com/twinport/twinport/providers/dockerhub"
+	"github.com/twinport/twinport/providers/ecr"
 	"github.com/twinport/twinport/providers/generic"
+	"github.com/twinport/twinport/providers/ghcr"
+	"github.com/twinport/twinport/providers/gitea"
+	"github.com/twinport/twinport/providers/gitlab"
 	"github.com/twinport/twinport/providers/harbor"
+	"github.com/twinport/twinport/providers/nexus"
+	"github.com/twinport/twinport/providers/quay"
 	"github.com/twinport/twinport/providers/zot"
 	"github.com/twinport/twinport/replicator/oci"
 )
@@ -14,24 +22,51 @@ import (
 // Open gives the client for a registry of spec.Kind. Every request it makes,
 // those for tokens too, goes through rt.
 func Open(spec generic.Spec, rt http.RoundTripper) (oci.Registry, error) {
-	var (
-		registry *generic.Registry
-		err      error
-	)
 	switch spec.Kind {
 	case "oci", "":
-		registry, err = generic.New(spec, rt)
+		return opened(generic.New(spec, rt))
 	case "zot":
-		registry, err = zot.New(spec, rt)
+		return opened(zot.New(spec, rt))
 	case "harbor":
-		registry, err = harbor.New(spec, rt)
-	case "quay", "ghcr", "dockerhub", "artifactory", "gitlab", "gitea", "nexus", "ecr", "ecr-public", "acr", "gcr":
-		return nil, fmt.Errorf("registry %s: kind %s is not yet built; built are oci, zot and harbor", spec.Name, spec.Kind)
-	default:
-		return nil, fmt.Errorf("registry %s: no kind %.40q", spec.Name, spec.Kind)
+		return opened(harbor.New(spec, rt))
+	case "ecr":
+		return opened(ecr.New(spec, rt))
+	case "ecr-public":
+		return opened(ecr.NewPublic(spec, rt))
+	case "quay":
+		return opened(quay.New(spec, rt))
+	case "ghcr":
+		return opened(ghcr.New(spec, rt))
+	case "dockerhub":
+		return opened(dockerhub.New(spec, rt))
+	case "gitea":
+		return opened(gitea.New(spec, rt))
+	case "gitlab":
+		return opened(gitlab.New(spec, rt))
+	case "nexus":
+		return opened(nexus.New(spec, rt))
+	case "artifactory":
+		return opened(artifactory.New(spec, rt))
+	case "acr", "gcr":
+		return nil, fmt.Errorf("registry %s: kind %s is not yet built", spec.Name, spec.Kind)
 	}
+	return nil, fmt.Errorf("registry %s: no kind %.40q", spec.Name, spec.Kind)
+}
+
+// opened keeps a nil client from becoming an interface that is not nil.
+func opened[R oci.Registry](registry R, err error) (oci.Registry, error) {
 	if err != nil {
 		return nil, err
 	}
 	return registry, nil
+}
+
+// Rates are the requests per second of single classes that a kind's provider
+// grants; nil: it tells none.
+func Rates(kind string) map[oci.Operation]float64 {
+	switch kind {
+	case "ecr", "ecr-public":
+		return ecr.Rates(kind)
+	}
+	return nil
 }

@@ -11,7 +11,7 @@ import (
 
 func TestOpen(t *testing.T) {
 	for kind, want := range map[string]string{
-		"oci": "", "zot": "", "harbor": "", "ecr": "not yet built", "ghcr": "not yet built", "nonsense": "no kind",
+		"oci": "", "zot": "", "harbor": "", "ecr": "does not tell its region", "ecr-public": "", "ghcr": "", "quay": "", "gitea": "", "gitlab": "", "nexus": "", "artifactory": "", "dockerhub": "", "nonsense": "no kind",
 	} {
 		reg, err := providers.Open(generic.Spec{Name: "eu", Kind: kind, Host: "Registry.Example:443", Prefix: "/team/x/"}, http.DefaultTransport)
 		switch {

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -95,9 +96,48 @@ func newState(cfg *config.Config, before *daemon.State, metrics *limit.Metrics) 
 // registryPrint changes with everything that a client or its gate is made of.
 // Secrets print as <redacted> and are read anew at each use.
 func registryPrint(r *config.Registry) string {
-	return fmt.Sprintf("%s %s %s %t %+v %+v %+v %+v %s %s", r.Name, r.Kind, r.Address, r.PlainHTTP, r.TLS, r.Limits.Bandwidth,
-		r.Redirects.Allow, r.Auth, r.Limits.Timezone, fmt.Sprint(r.Limits.Requests, r.Limits.Connections,
-			r.Auth.Password.Origin(), r.Auth.Token.Origin()))
+	auth := r.Auth
+	auth.AssumeRole = nil // a pointer, printed below
+	var role config.AssumeRole
+	if r.Auth.AssumeRole != nil {
+		role = *r.Auth.AssumeRole
+	}
+	create, err := createOf(r)
+	if create == nil {
+		create = &generic.Create{}
+	}
+	return fmt.Sprintf("%s %s %s %t %+v %+v %+v %+v %s %s %s %+v %t %+v %v", r.Name, r.Kind, r.Address, r.PlainHTTP, r.TLS, r.Limits.Bandwidth,
+		r.Redirects.Allow, auth, r.Limits.Timezone, fmt.Sprint(r.Limits.Requests, r.Limits.Connections,
+			r.Auth.Password.Origin(), r.Auth.Token.Origin()), r.Region, role, r.Create != nil && r.Create.Missing, *create, err)
+}
+
+// maxPolicy bounds a policy file in bytes.
+const maxPolicy = 1 << 20
+
+// createOf says how missing repositories are made, nil where they are not.
+func createOf(r *config.Registry) (*generic.Create, error) {
+	c := r.Create
+	if c == nil || !c.Missing {
+		return nil, nil
+	}
+	how := &generic.Create{ImmutableTags: c.ImmutableTags, KMS: c.KMS, Scan: c.Scan, Labels: c.Labels}
+	if c.Lifecycle.File == "" {
+		return how, nil
+	}
+	f, err := os.Open(c.Lifecycle.File)
+	if err != nil {
+		return nil, fmt.Errorf("create.lifecycle: %w", err)
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	policy, err := io.ReadAll(io.LimitReader(f, maxPolicy+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("create.lifecycle: %w", err)
+	case len(policy) > maxPolicy:
+		return nil, fmt.Errorf("create.lifecycle: %s is over 1 MiB", c.Lifecycle.File)
+	}
+	how.Lifecycle = string(policy)
+	return how, nil
 }
 
 func openRegistry(r *config.Registry, metrics *limit.Metrics) (*daemon.Registry, error) {
@@ -107,14 +147,21 @@ func openRegistry(r *config.Registry, metrics *limit.Metrics) (*daemon.Registry,
 		Auth: generic.Auth{
 			Username: r.Auth.Username, Password: secret(r.Auth.Password), Token: secret(r.Auth.Token), Anonymous: r.Auth.Anonymous,
 		},
-		Redirects: r.Redirects.Allow,
+		Redirects: r.Redirects.Allow, Region: r.Region,
+	}
+	if role := r.Auth.AssumeRole; role != nil {
+		spec.Auth.AssumeRole = &generic.AssumeRole{ARN: role.ARN, ExternalID: role.ExternalID}
+	}
+	var err error
+	if spec.Create, err = createOf(r); err != nil {
+		return nil, err
 	}
 	transport, err := generic.Transport(spec)
 	if err != nil {
 		return nil, err
 	}
 	gate := limit.New(limit.Spec{
-		Registry: r.Name, Requests: r.Limits.Requests, Connections: r.Limits.Connections,
+		Registry: r.Name, Requests: r.Limits.Requests, Rates: providers.Rates(r.Kind), Connections: r.Limits.Connections,
 		Bandwidth: table(r.Limits.Bandwidth, r.Limits.Timezone),
 	}, transport, metrics)
 	client, err := providers.Open(spec, gate)

@@ -6,6 +6,7 @@ package ecr
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"iter"
 	"net/http"
@@ -109,6 +110,9 @@ func byItself(a generic.Auth) bool {
 }
 
 func (r *Registry) open(spec generic.Spec, rt http.RoundTripper, api service) (*Registry, error) {
+	if r.create != nil && r.create.Lifecycle != "" && !json.Valid([]byte(r.create.Lifecycle)) {
+		return nil, fmt.Errorf("registry %s: the lifecycle policy of create is no JSON", r.name)
+	}
 	// No Resume: ECR takes chunks but tells a wrong Range after the first, and
 	// a session used again from its first byte answers 416
 	// (aws/containers-roadmap #2831). A broken upload begins a new session.

@@ -61,16 +61,23 @@ func (d *Daemon) planRoute(ctx context.Context, st *State, route plan.Route, tel
 	req.Skip = func(s sweep.Skipped) {
 		tell(Action{Route: route.Name, Repository: s.Repository, Tag: s.Tag, Digest: s.Digest, Action: "skip", Reason: s.Reason})
 	}
+	var made creations
 	req.Emit = func(ctx context.Context, found []sweep.Difference) error {
 		g, gctx := errgroup.WithContext(ctx)
 		g.SetLimit(16)
 		for _, f := range found {
 			g.Go(func() error {
 				a, err := d.action(gctx, st, route, f)
-				if err == nil && a.Action != "" {
-					tell(a)
+				if err != nil || a.Action == "" {
+					return err
 				}
-				return err
+				if a.Action == "copy" {
+					if err := made.tell(gctx, st, a, tell); err != nil {
+						return err
+					}
+				}
+				tell(a)
+				return nil
 			})
 		}
 		return g.Wait()
@@ -84,6 +91,44 @@ func (d *Daemon) planRoute(ctx context.Context, st *State, route plan.Route, tel
 	}
 	if err != nil {
 		return fmt.Errorf("route %s: %w", route.Name, err)
+	}
+	return nil
+}
+
+// creations are the destination repositories that were looked at.
+type creations struct {
+	mu   sync.Mutex
+	seen map[string]bool
+}
+
+// tell shows, once for each, the repositories that a copy would make.
+func (c *creations) tell(ctx context.Context, st *State, a Action, tell func(Action)) error {
+	repo := st.Registries[a.Destination].Client.Repository(a.DestinationRepository)
+	maker, ok := repo.(oci.RepositoryMaker)
+	key := a.Destination + "/" + a.DestinationRepository
+	c.mu.Lock()
+	if c.seen == nil {
+		c.seen = make(map[string]bool)
+	}
+	seen := c.seen[key]
+	c.seen[key] = true
+	c.mu.Unlock()
+	if seen || !ok {
+		return nil
+	}
+	switch would, err := maker.WouldCreate(ctx); {
+	case errors.Is(err, oci.ErrRefused):
+		tell(Action{
+			Route: a.Route, Destination: a.Destination, Repository: a.Repository, DestinationRepository: a.DestinationRepository,
+			Action: "refuse", Reason: err.Error(),
+		})
+	case err != nil:
+		return fmt.Errorf("destination repository %s: %w", a.DestinationRepository, err)
+	case would:
+		tell(Action{
+			Route: a.Route, Destination: a.Destination, Repository: a.Repository, DestinationRepository: a.DestinationRepository,
+			Action: "create", Reason: "the destination lacks the repository",
+		})
 	}
 	return nil
 }
