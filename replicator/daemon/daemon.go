@@ -165,9 +165,13 @@ func (d *Daemon) reloaded() <-chan struct{} {
 // the journal must still be running then.
 func (d *Daemon) Run(ctx context.Context, grace time.Duration) error {
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return d.work(gctx, grace) })
+	drained := make(chan struct{})
+	g.Go(func() error {
+		defer close(drained)
+		return d.work(gctx, grace)
+	})
 	g.Go(func() error { return d.probe(gctx) })
-	g.Go(func() error { return d.beat(gctx, grace) })
+	g.Go(func() error { return d.beat(gctx, drained) })
 	if !d.oneShot {
 		g.Go(func() error { return d.schedule(gctx) })
 		g.Go(func() error { return d.prune(gctx) })

@@ -24,6 +24,9 @@ const (
 	// one after the PUT sees what changed meanwhile.
 	rightBefore      = time.Second
 	rightBeforeSwept = 10 * time.Second
+	// lookHolds is how old the look at a destination's tag may be at the PUT
+	// where only the source is pushed to.
+	lookHolds = time.Minute
 	// leaseMargin lies between the PUT's deadline and the lease's end.
 	leaseMargin = 2 * time.Second
 )
@@ -188,12 +191,8 @@ func (r *run) moveTag(ctx context.Context, from delivery, t *target) error {
 	if now != from.root.Digest && !from.last {
 		return errMoved
 	}
-	if t.intent {
-		// Whoever may push there may have done so while the content was copied:
-		// an end that is not what was looked at has moved, too.
-		if err := r.unmoved(ctx, t); err != nil {
-			return err
-		}
+	if err := r.unmoved(ctx, from, t); err != nil {
+		return err
 	}
 	if t.preserve {
 		if err := r.keepLost(ctx, from, t); err != nil {
@@ -243,17 +242,27 @@ func (r *run) moveTag(ctx context.Context, from delivery, t *target) error {
 	return nil
 }
 
-// unmoved gives errMoved unless the destination's tag still names what it did
-// when both ends were compared.
-func (r *run) unmoved(ctx context.Context, t *target) error {
+// unmoved gives errMoved where the destination's tag no longer names what it
+// did when the move was decided on: whoever may push there may have done so
+// while the content was copied.
+func (r *run) unmoved(ctx context.Context, from delivery, t *target) error {
+	holds := lookHolds
+	if t.intent { // pushes there are nothing unusual
+		holds = rightBefore
+	}
+	if r.now().Sub(t.looked) < holds {
+		return nil
+	}
 	desc, err := t.repo.Resolve(ctx, t.job.Tag)
-	if err != nil && !errors.Is(err, oci.ErrNotFound) {
+	switch {
+	case err != nil && !errors.Is(err, oci.ErrNotFound):
 		return fmt.Errorf("read the destination's tag again: %w", err)
+	case desc.Digest == t.present || desc.Digest == from.root.Digest:
+		return nil
+	case from.last:
+		return fmt.Errorf("%s:%s moves all the time: %w", t.place, t.job.Tag, oci.ErrInterrupted)
 	}
-	if desc.Digest != t.present {
-		return errMoved
-	}
-	return nil
+	return errMoved
 }
 
 // successor queues the tag again where the source's tag has moved on since.

@@ -120,7 +120,7 @@ func TestATagDeletedAtTheSource(t *testing.T) {
 					t.Errorf("the job ended %s: %+v", j.State, j.Error)
 				}
 				if s := w.status(routes[0].Name, "us"); s.Lag != 0 || s.Remaining != 0 {
-					t.Errorf("status %+v", s)
+					t.Errorf("status %s", s)
 				}
 				if len(w.sites["us"].TagNames(app)) != 0 {
 					t.Errorf("tags %v", w.sites["us"].TagNames(app))

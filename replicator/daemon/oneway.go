@@ -27,10 +27,8 @@ func (r *run) oneWay(ctx context.Context, src *Registry, targets []*target) {
 		targets = r.oneWayOnce(ctx, src, targets, chase >= chases)
 	}
 	for _, t := range all {
-		// However the tag's older state would end the job, the event may have
-		// told of the next one.
-		if o := r.outcome(t.job); o != nil && o.State != replicator.Waiting && t.seen != "" {
-			r.settled(t.job, t.seen, o)
+		if t.seen != "" {
+			r.settleAll([]*target{t}, t.seen)
 		}
 	}
 }
@@ -183,6 +181,16 @@ func (r *run) settled(j replicator.Job, now digest.Digest, o *journal.Outcome) {
 		o.State, o.Counted, o.Digest = replicator.Waiting, false, ""
 		o.NextAttempt = r.now().Add(max(age, settleFirst))
 		o.Error = &replicator.JobError{Kind: kindUnsettled, Message: fmt.Sprintf("the event told of %s, the tag names %s: looking again", j.Digest, now)}
+	}
+}
+
+// settleAll does so with the outcomes of targets: however an older state of
+// the tag would end a job, its event may have told of the next one.
+func (r *run) settleAll(targets []*target, now digest.Digest) {
+	for _, t := range targets {
+		if o := r.outcome(t.job); o != nil && o.State != replicator.Waiting {
+			r.settled(t.job, now, o)
+		}
 	}
 }
 

@@ -61,10 +61,8 @@ func showStatus(s Status, probed bool) api.RouteStatus {
 
 // Behind implements api.Operator.
 func (o Operator) Behind(ctx context.Context, route, destination, after string, limit int) (api.Behind, error) {
-	if route != "" {
-		if _, ok := o.State().Rules.Route(route); !ok {
-			return api.Behind{}, unknownRoute(route)
-		}
+	if err := o.names(route, destination); err != nil {
+		return api.Behind{}, err
 	}
 	behind, next, err := o.journal.Behind(ctx, route, destination, after, limit)
 	if err != nil {
@@ -82,6 +80,11 @@ func (o Operator) Jobs(ctx context.Context, filter journal.JobFilter) (api.Jobs,
 	jobs, next, err := o.journal.Jobs(ctx, filter)
 	if err != nil {
 		return api.Jobs{}, err
+	}
+	if len(jobs) == 0 { // those of a route that the config had once are shown
+		if err := o.names(filter.Route, filter.Destination); err != nil {
+			return api.Jobs{}, err
+		}
 	}
 	out := api.Jobs{Jobs: []api.Job{}}
 	if next != "" {
@@ -105,12 +108,18 @@ func (o Operator) Job(ctx context.Context, id string) (api.Job, error) {
 // Retry implements api.Operator.
 func (o Operator) Retry(ctx context.Context, filter journal.JobFilter, actor string) (api.Changed, error) {
 	n, err := o.journal.Retry(ctx, filter, actor)
+	if err == nil && n == 0 {
+		err = o.names(filter.Route, filter.Destination)
+	}
 	return api.Changed{Changed: n}, err
 }
 
 // Cancel implements api.Operator.
 func (o Operator) Cancel(ctx context.Context, filter journal.JobFilter, actor string) (api.Changed, error) {
 	n, err := o.journal.Cancel(ctx, filter, actor)
+	if err == nil && n == 0 {
+		err = o.names(filter.Route, filter.Destination)
+	}
 	return api.Changed{Changed: n}, err
 }
 
@@ -119,6 +128,11 @@ func (o Operator) Findings(ctx context.Context, filter journal.FindingFilter) (a
 	findings, next, err := o.journal.Findings(ctx, filter)
 	if err != nil {
 		return api.Findings{}, err
+	}
+	if len(findings) == 0 {
+		if err := o.names(filter.Route, filter.Registry); err != nil {
+			return api.Findings{}, err
+		}
 	}
 	out := api.Findings{Findings: []api.Finding{}}
 	if next != "" {
@@ -163,9 +177,25 @@ func (o Operator) place(reference string) (replicator.Place, string, error) {
 	}
 	reg, ok := o.State().Registries[registry]
 	if !ok {
-		return replicator.Place{}, "", &api.UsageError{Message: fmt.Sprintf("the config has no registry %.80q", registry), Hint: hint}
+		return replicator.Place{}, "", unknownRegistry(registry, hint)
 	}
 	return replicator.Place{Registry: registry, Identity: reg.Client.Identity(), Repository: repository}, tag, nil
+}
+
+// names refuses a filter's route and registry that the config does not have,
+// where they are given.
+func (o Operator) names(route, registry string) error {
+	if _, ok := o.State().Rules.Route(route); route != "" && !ok {
+		return unknownRoute(route)
+	}
+	if _, ok := o.State().Registries[registry]; registry != "" && !ok {
+		return unknownRegistry(registry, "`twinport status` lists the destinations")
+	}
+	return nil
+}
+
+func unknownRegistry(name, hint string) error {
+	return &api.UsageError{Message: fmt.Sprintf("the config has no registry %.80q", name), Hint: hint}
 }
 
 func unknownRoute(name string) error {
@@ -265,7 +295,7 @@ func (o Operator) Resolve(ctx context.Context, request api.ResolveRequest, actor
 		return api.Resolved{}, err
 	}
 	if _, ok := o.State().Registries[request.Prefer]; !ok {
-		return api.Resolved{}, &api.UsageError{Message: fmt.Sprintf("the config has no registry %.80q", request.Prefer), Hint: "--prefer names the registry whose image wins"}
+		return api.Resolved{}, unknownRegistry(request.Prefer, "--prefer names the registry whose image wins")
 	}
 	digest, err := o.Daemon.Resolve(ctx, place.Registry, place.Repository, tag, request.Prefer, actor)
 	if errors.Is(err, ErrNoConflict) {

@@ -75,7 +75,7 @@ func TestTheLastOfManyPushesWins(t *testing.T) {
 				w.proven("us", app, "v1", pushes[0])
 				w.rest()
 				if s := w.status("prod", "us"); s.Lag != 0 || s.Remaining != 0 {
-					t.Errorf("status %+v", s)
+					t.Errorf("status %s", s)
 				}
 				if f := w.allFindings(); len(f) != 0 {
 					t.Errorf("findings:\n%s", w.describe())

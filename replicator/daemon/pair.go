@@ -59,6 +59,9 @@ func (r *run) between(ctx context.Context, src *Registry, t *target) {
 			m = r.settleConflict(ctx, t, a, b)
 		}
 		if j.Flow == replicator.Ring && m == backward {
+			if j.Digest != a.digest && j.Digest != b.digest && r.early(j, "neither side has what the event told of (yet)") {
+				return
+			}
 			r.gone(j, "the destination is ahead; its push comes round by the other routes")
 			return
 		}
@@ -104,7 +107,7 @@ func (r *run) flow(ctx context.Context, t *target, from, to *end, started time.T
 	}
 	way := *t
 	way.reg, way.repo, way.place, way.present = to.reg, to.repo, to.place, to.digest
-	way.intent = true
+	way.intent, way.looked = true, started
 	way.route = r.routeBetween(t, from, to)
 	way.record, way.known, err = r.journal.Record(ctx, to.place.Identity, to.place.Repository, t.job.Tag)
 	if err != nil {
@@ -202,12 +205,13 @@ func (r *run) proveWanted(ctx context.Context, t *target, e *end) {
 
 // settleConflict applies the route's policy; conflict where it asks a person.
 func (r *run) settleConflict(ctx context.Context, t *target, a, b *end) move {
+	policy := r.policy(t)
 	switch {
-	case t.route.Prefer == a.place.Registry:
+	case policy.Prefer == a.place.Registry:
 		return forward
-	case t.route.Prefer == b.place.Registry:
+	case policy.Prefer == b.place.Registry:
 		return backward
-	case t.route.Conflict != "newest":
+	case policy.Conflict != "newest":
 		return conflict
 	}
 	pushedA, okA := r.pushTime(ctx, a, t.job.Tag)
@@ -221,6 +225,17 @@ func (r *run) settleConflict(ctx context.Context, t *target, a, b *end) move {
 		return backward
 	}
 	return conflict
+}
+
+// policy is the route whose `conflict` counts: the first between the two ends
+// that does not ask, in whichever direction it goes.
+func (r *run) policy(t *target) plan.Route {
+	for _, ends := range [][2]replicator.Place{{t.job.Source, t.job.Destination}, {t.job.Destination, t.job.Source}} {
+		if route := r.routeBetween(t, &end{place: ends[0]}, &end{place: ends[1]}); route.Conflict == "newest" || route.Prefer != "" {
+			return route
+		}
+	}
+	return t.route
 }
 
 // pushTime is when a sender said that the end's tag came to name its digest.
@@ -272,10 +287,17 @@ func (r *run) conflict(ctx context.Context, t *target, a, b *end) {
 
 // betweenReferrers unites the referrers of a subject at both ends.
 func (r *run) betweenReferrers(ctx context.Context, t *target, a, b *end, subject digest.Digest) {
+	if a.digest == "" && b.digest == "" {
+		if !r.early(t.job, "neither side has the tag (yet)") {
+			r.gone(t.job, "neither side has the tag any more")
+		}
+		return
+	}
 	ways := [][2]*end{{a, b}}
 	if t.job.Flow == replicator.TwoWay {
 		ways = append(ways, [2]*end{b, a})
 	}
+	var records []replicator.Record
 	for _, way := range ways {
 		from, to := way[0], way[1]
 		if from.digest == "" {
@@ -283,15 +305,30 @@ func (r *run) betweenReferrers(ctx context.Context, t *target, a, b *end, subjec
 		}
 		there := *t
 		there.reg, there.repo, there.place, there.present = to.reg, to.repo, to.place, to.digest
-		r.mu.Lock()
-		delete(r.outcomes, t.job.ID)
-		r.mu.Unlock()
-		r.referrersOf(ctx, from.reg, from.repo, subject, from.digest, []*target{&there})
-		if o := r.outcome(t.job); o == nil || o.State != replicator.Done {
+		there.route = r.routeBetween(t, from, to)
+		r.reopen(t.job)
+		r.referrersOf(ctx, delivery{src: from.reg, repo: from.repo, place: from.place}, subject, from.digest, []*target{&there})
+		o := r.outcome(t.job)
+		if o == nil || o.State != replicator.Done {
 			return
 		}
+		o.Records = append(o.Records, records...)
+		records = o.Records
 	}
-	if r.outcome(t.job) == nil {
-		r.gone(t.job, "neither side has the tag any more")
+	if r.outcome(t.job) == nil { // of a ring: what the destination has comes round
+		r.gone(t.job, "the source does not have the tag")
+	}
+	if t.job.Digest != a.digest && t.job.Digest != b.digest {
+		r.settleAll([]*target{t}, a.digest)
+	}
+}
+
+// reopen makes a job that one half of the work has ended go on to the other;
+// its findings are kept.
+func (r *run) reopen(j replicator.Job) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if o := r.outcomes[j.ID]; o != nil {
+		r.outcomes[j.ID] = &journal.Outcome{ID: j.ID, Generation: j.Generation, Findings: o.Findings}
 	}
 }

@@ -43,6 +43,7 @@ type target struct {
 	repo  oci.Repository
 	// present is what the tag names there now, empty where there is no such tag.
 	present digest.Digest
+	looked  time.Time // when present was read
 	// seen is what the source's tag named when it was last read.
 	seen   digest.Digest
 	record replicator.Record
@@ -119,7 +120,8 @@ func (r *run) look(ctx context.Context, t *target) error {
 	if err != nil {
 		return err
 	}
-	if r.absent.recent(t.place, t.job.Tag, r.now()) {
+	t.looked = r.now()
+	if r.absent.recent(t.place, t.job.Tag, t.looked) {
 		t.present = ""
 		return nil
 	}
@@ -214,7 +216,7 @@ func (r *run) byDigest(ctx context.Context, src *Registry, targets []*target) {
 	}
 	r.deliver(ctx, from, whole)
 	if refs.Subject != nil {
-		r.referrersOf(ctx, src, repo, refs.Subject.Digest, root.Digest, referrers)
+		r.referrersOf(ctx, from, refs.Subject.Digest, root.Digest, referrers)
 	}
 }
 
@@ -245,7 +247,8 @@ func (r *run) companion(ctx context.Context, src *Registry, targets []*target) {
 			r.sourceLacks(ctx, repo, targets, err)
 			return
 		}
-		r.referrersOf(ctx, src, repo, subject, index.Digest, targets)
+		r.referrersOf(ctx, delivery{src: src, repo: repo, place: first.Source}, subject, index.Digest, targets)
+		r.settleAll(targets, index.Digest)
 		return
 	}
 	// cosign's tags are images of their own that wait for their subject.
@@ -280,19 +283,19 @@ func (r *run) awaitSubject(ctx context.Context, t *target, subject digest.Digest
 
 // referrersOf brings what refers to a subject to the destinations that have
 // the subject; proven is the digest whose arrival ends the jobs.
-func (r *run) referrersOf(ctx context.Context, src *Registry, repo oci.Repository, subject, proven digest.Digest, targets []*target) {
+func (r *run) referrersOf(ctx context.Context, from delivery, subject, proven digest.Digest, targets []*target) {
 	targets = r.each(ctx, targets, func(ctx context.Context, t *target) error {
 		return r.awaitSubject(ctx, t, subject)
 	})
 	if len(targets) == 0 {
 		return
 	}
-	root, err := repo.FetchManifest(ctx, subject.String())
+	root, err := from.repo.FetchManifest(ctx, subject.String())
 	if err != nil {
-		r.sourceLacks(ctx, repo, targets, err)
+		r.sourceLacks(ctx, from.repo, targets, err)
 		return
 	}
-	from := delivery{src: src, repo: repo, place: targets[0].job.Source, root: root}
+	from.root = root
 	r.copyReferrers(ctx, from, targets, func(t *target, roots []digest.Digest) error {
 		report, err := verify.Content(ctx, t.repo, root, verify.Options{Referrers: roots})
 		if err != nil {

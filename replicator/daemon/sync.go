@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/twinport/twinport/replicator"
 	"github.com/twinport/twinport/replicator/journal"
+	"github.com/twinport/twinport/replicator/oci"
 	"github.com/twinport/twinport/replicator/plan"
 )
 
@@ -79,13 +80,11 @@ func (d *Daemon) Sync(ctx context.Context, o SyncOptions) (SyncResult, error) {
 	}
 	started := d.now()
 	before, beforeRequests := d.Totals(), d.requests(selected)
-	var result SyncResult
-	var mu sync.Mutex
-	var g errgroup.Group
 	paused, err := d.journal.Paused(ctx)
 	if err != nil {
 		return SyncResult{}, err
 	}
+	var result SyncResult
 	running := selected[:0:0]
 	for _, route := range selected {
 		if paused[route.Name] {
@@ -93,19 +92,8 @@ func (d *Daemon) Sync(ctx context.Context, o SyncOptions) (SyncResult, error) {
 			continue
 		}
 		running = append(running, route)
-		g.Go(func() error {
-			_, err := d.Sweep(ctx, SweepOptions{
-				Route: route.Name, OnlyRepository: o.OnlyRepository, OnlyTag: o.OnlyTag, Full: o.Full, Manual: true,
-			})
-			if err != nil {
-				mu.Lock()
-				result.SweepErrors = errors.Join(result.SweepErrors, fmt.Errorf("route %s: %w", route.Name, err))
-				mu.Unlock()
-			}
-			return nil
-		})
 	}
-	_ = g.Wait() // the errors are the result's
+	result.SweepErrors = errors.Join(result.SweepErrors, d.compareAll(ctx, running, o))
 	if ctx.Err() != nil {
 		return result, context.Cause(ctx)
 	}
@@ -127,6 +115,62 @@ func (d *Daemon) Sync(ctx context.Context, o SyncOptions) (SyncResult, error) {
 	result.Findings, err = d.findingsSince(ctx, started, selected)
 	return result, err
 }
+
+// compareAll sweeps routes side by side; its error says which comparisons are
+// not complete, or that there was nothing to compare where one tag was asked for.
+func (d *Daemon) compareAll(ctx context.Context, selected []plan.Route, o SyncOptions) error {
+	var g errgroup.Group
+	errs := make([]error, len(selected))
+	var compared atomic.Int64
+	for i, route := range selected {
+		g.Go(func() error {
+			report, err := d.comparePatiently(ctx, SweepOptions{
+				Route: route.Name, OnlyRepository: o.OnlyRepository, OnlyTag: o.OnlyTag, Full: o.Full, Manual: true,
+			}, o.RetryFor)
+			compared.Add(report.Tags)
+			if err != nil {
+				errs[i] = fmt.Errorf("route %s: %w", route.Name, err)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // each route's error is kept beside the others'
+	err := errors.Join(errs...)
+	if o.OnlyRepository != "" && compared.Load() == 0 && err == nil && len(selected) > 0 {
+		what := o.OnlyRepository
+		if o.OnlyTag != "" {
+			what += ":" + o.OnlyTag
+		}
+		err = fmt.Errorf("no source has %s, or the filters leave it out: `twinport plan` gives the reasons", what)
+	}
+	return err
+}
+
+// comparePatiently sweeps again while it is a destination that does not answer,
+// as long as patience lasts: a job would be tried again for as long.
+func (d *Daemon) comparePatiently(ctx context.Context, o SweepOptions, patience time.Duration) (SweepReport, error) {
+	for until := d.now().Add(patience); ; {
+		report, err := d.Sweep(ctx, o)
+		passing := len(report.Failed) > 0
+		for _, failed := range report.Failed {
+			passing = passing && (errors.Is(failed, oci.ErrUnreachable) || errors.Is(failed, oci.ErrInterrupted))
+		}
+		if !passing || !d.now().Add(compareAgain).Before(until) {
+			return report, err
+		}
+		t := time.NewTimer(compareAgain)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return report, err
+		case <-t.C:
+		}
+	}
+}
+
+// compareAgain is the wait before a sync compares again with a destination
+// that did not answer.
+const compareAgain = 2 * time.Second
 
 // drain waits until the routes have nothing waiting or running, or until no
 // job has ended for patience and none runs.

@@ -190,7 +190,7 @@ func TestContentRemovedBeforeTheProofIsNeverRecorded(t *testing.T) {
 					t.Error("the tag is visible")
 				}
 				if s := w.status("prod", "us"); s.Proven != 0 || s.Remaining != 1 || s.Lag == 0 {
-					t.Errorf("status %+v", s)
+					t.Errorf("status %s", s)
 				}
 				mu.Lock()
 				removing = false
@@ -269,7 +269,7 @@ func TestADamagedSource(t *testing.T) {
 					}
 				}
 				if s := w.status("prod", "us"); s.Proven != 0 || s.Lag == 0 || s.Refused+s.Failed != 1 {
-					t.Errorf("status %+v", s)
+					t.Errorf("status %s", s)
 				}
 				// Mended and tried again by hand.
 				eu.Push(app, "", image)
@@ -321,7 +321,7 @@ func TestADestinationThatRefuses(t *testing.T) {
 			t.Errorf("the tag names %s", us.names(app, "v1"))
 		}
 		if s := w.status("prod", "us"); s.Refused != 1 || s.Lag == 0 {
-			t.Errorf("status %+v", s)
+			t.Errorf("status %s", s)
 		}
 		// Acknowledging the finding holds the job: no lag any more.
 		f := w.found(replicator.FindingRefused)

@@ -211,26 +211,16 @@ func (d *Daemon) release(ctx context.Context, c journal.Claim) {
 	}
 }
 
-// beat renews the replica's lease until ctx has ended and the jobs' grace is over.
-func (d *Daemon) beat(ctx context.Context, grace time.Duration) error {
+// beat renews the replica's lease until the last job has ended or is handed
+// back, which is after ctx has.
+func (d *Daemon) beat(ctx context.Context, drained <-chan struct{}) error {
 	ticker := time.NewTicker(2 * time.Second)
 	defer ticker.Stop()
-	var over <-chan time.Time
-	done := ctx.Done()
 	for {
 		select {
-		case <-done:
-			done = nil
-			over = time.After(grace)
-			if f, b := d.running.counts(); f+b == 0 {
-				return nil
-			}
-		case <-over:
+		case <-drained:
 			return nil
 		case <-ticker.C:
-			if f, b := d.running.counts(); done == nil && f+b == 0 {
-				return nil
-			}
 			hctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 			if err := d.journal.Heartbeat(hctx); err != nil {
 				d.log.Warn("renew the lease", zap.Error(err))
@@ -362,7 +352,11 @@ func (d *Daemon) tell(j replicator.Job, o journal.Outcome) {
 			d.journey.proven(j, d.now())
 		}
 	case replicator.Waiting:
-		d.log.Warn("will retry", append(fields, zap.Time("next", o.NextAttempt))...)
+		level := zap.WarnLevel
+		if o.Error != nil && o.Error.Kind == kindUnsettled {
+			level = zap.DebugLevel // an event that came before its tag is nothing to worry about
+		}
+		d.log.Log(level, "will retry", append(fields, zap.Time("next", o.NextAttempt))...)
 	case replicator.Failed, replicator.Refused:
 		d.log.Error("gave up", fields...)
 	default:

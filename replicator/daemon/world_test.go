@@ -521,3 +521,9 @@ func with(r plan.Route, change func(*plan.Route)) []plan.Route {
 const app = "team/app"
 
 func filterOf(ids ...string) journal.JobFilter { return journal.JobFilter{IDs: ids} }
+
+// String is a status in one line, for failures.
+func (s Status) String() string {
+	return fmt.Sprintf("%s→%s lag %s %s (%s) waiting %d running %d failed %d refused %d held %d proven %d remaining %d",
+		s.Route.Name, s.Destination, s.Lag, s.State, s.Reason, s.Waiting, s.Running, s.Failed, s.Refused, s.Held, s.Proven, s.Remaining)
+}
