@@ -276,6 +276,13 @@ const (
 	FindingSlowSweep        FindingKind = "slow-sweep"
 )
 
+// FindingKinds are all kinds.
+var FindingKinds = []FindingKind{
+	FindingConflict, FindingCollision, FindingDrift, FindingCorrupt, FindingMissing, FindingMismatch, FindingRefused,
+	FindingUnsupported, FindingForeignLayer, FindingSourceIncomplete, FindingRegressed, FindingUnlistable,
+	FindingDeleteHeld, FindingIdentityChanged, FindingUnusableEvent, FindingReferrers, FindingConfig, FindingSlowSweep,
+}
+
 // A Base is the last digest both sides of a TwoWay or Ring job shared, and the
 // writes begun since: a side that names the base or either end of an intent has
 // not moved by itself.

@@ -15,7 +15,6 @@ import (
 	"net/url"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/twinport/twinport/config"
@@ -171,13 +170,20 @@ func problem(code int, p api.Problem) error {
 	case http.StatusBadRequest:
 		return &api.UsageError{Message: p.Error, Hint: p.Hint}
 	case http.StatusNotFound:
-		return fmt.Errorf("%s: %w", strings.TrimSuffix(p.Error, ": "+journal.ErrUnknown.Error()), journal.ErrUnknown)
+		return unknown(p.Error)
 	}
 	if p.Hint != "" {
 		return fmt.Errorf("%s (%s)", p.Error, p.Hint)
 	}
 	return errors.New(p.Error)
 }
+
+// An unknown is the daemon's words for a journal.ErrUnknown.
+type unknown string
+
+func (u unknown) Error() string { return string(u) }
+
+func (unknown) Unwrap() error { return journal.ErrUnknown }
 
 // watched calls what may run for hours, and tells its progress.
 func (c *client) watched(ctx context.Context, path string, body, into any, progress func(api.Progress)) error {

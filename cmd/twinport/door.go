@@ -16,8 +16,9 @@ import (
 	"github.com/twinport/twinport/replicator/journal"
 )
 
-// handBack is how long jobs in flight may go on when a process is told to end.
-const handBack = 25 * time.Second
+// handBack is how long jobs in flight may go on when a process is told to end:
+// what they close then has to fit into 30 seconds, too.
+const handBack = 20 * time.Second
 
 // A door is an operator for one command, and what to close behind it.
 type door struct {

@@ -4,12 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 
 	"github.com/spf13/cobra"
 
 	"github.com/twinport/twinport/replicator"
 	"github.com/twinport/twinport/replicator/api"
-	"github.com/twinport/twinport/replicator/journal"
 )
 
 func newFindings(o *options) *cobra.Command {
@@ -19,8 +19,8 @@ func newFindings(o *options) *cobra.Command {
 }
 
 func newFindingsList(o *options) *cobra.Command {
-	filter := journal.FindingFilter{Limit: 100}
-	var kind string
+	var kind, route, registry, after string
+	limit := 100
 	var all bool
 	cmd := &cobra.Command{
 		Use: "list", Short: "List findings, newest first", Args: noArgs,
@@ -32,13 +32,15 @@ func newFindingsList(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			filter.Kind = replicator.FindingKind(kind)
-			if !all {
-				open := false
-				filter.Acknowledged = &open
+			q := url.Values{
+				"kind": {kind}, "route": {route}, "registry": {registry}, "after": {after}, "limit": {fmt.Sprint(limit)},
 			}
-			if filter.Limit < 1 || filter.Limit > 1000 {
-				return usage(fmt.Errorf("--limit %d: from 1 to 1000", filter.Limit))
+			if !all {
+				q.Set("acknowledged", "false")
+			}
+			filter, err := api.FindingFilter(q)
+			if err != nil {
+				return classified(err)
 			}
 			d, err := openReading(cmd.Context(), cfg)
 			return with(d, err, func(op api.Operator) error {
@@ -65,11 +67,16 @@ func newFindingsList(o *options) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&kind, "kind", "", "only of this `kind`")
-	cmd.Flags().StringVar(&filter.Route, "route", "", "only of this `route`")
-	cmd.Flags().StringVar(&filter.Registry, "registry", "", "only at this `registry`")
+	cmd.Flags().StringVar(&route, "route", "", "only of this `route`")
+	cmd.Flags().StringVar(&registry, "registry", "", "only at this `registry`")
 	cmd.Flags().BoolVar(&all, "all", false, "acknowledged ones too")
-	cmd.Flags().IntVar(&filter.Limit, "limit", filter.Limit, "at most this `number`, up to 1000")
-	cmd.Flags().StringVar(&filter.After, "after", "", "the page after this `next`")
+	cmd.Flags().IntVar(&limit, "limit", limit, "at most this `number`, up to 1000")
+	cmd.Flags().StringVar(&after, "after", "", "the page after this `next`")
+	kinds := make([]string, 0, len(replicator.FindingKinds))
+	for _, k := range replicator.FindingKinds {
+		kinds = append(kinds, string(k))
+	}
+	_ = cmd.RegisterFlagCompletionFunc("kind", fixed(kinds...)) // the flag exists
 	return cmd
 }
 
@@ -79,14 +86,14 @@ func printFindings(w io.Writer, findings []api.Finding) error {
 	}
 	g := newGrid(w, "ID", "KIND", "LAST TOLD", "TIMES", "ROUTE", "WHERE", "MESSAGE", "WHAT TO DO")
 	for _, f := range findings {
-		where := f.Registry
-		if f.Repository != "" {
-			where += "/" + f.Repository
+		where := deref(f.Registry)
+		if f.Repository != nil {
+			where += "/" + *f.Repository
 		}
-		if f.Tag != "" {
-			where += ":" + f.Tag
+		if f.Tag != nil {
+			where += ":" + *f.Tag
 		}
-		g.row(f.ID, string(f.Kind), ago(&f.At), fmt.Sprint(f.Count), f.Route, where, f.Message, f.Hint)
+		g.row(f.ID, string(f.Kind), ago(&f.At), fmt.Sprint(f.Count), deref(f.Route), where, f.Message, f.Hint)
 	}
 	return g.flush()
 }

@@ -34,7 +34,7 @@ commands and metrics at the admin address.
 
 SIGHUP, or a change of the config file or of a file it names, reloads the
 config; a bad file changes nothing. SIGTERM stops: requests in flight are
-answered, copies in flight have 25 seconds to end and are then handed back;
+answered, copies in flight have 20 seconds to end and are then handed back;
 nothing accepted is lost either way. A second SIGTERM ends at once.`,
 		Example: `  twinport serve --config /etc/twinport/twinport.yaml`,
 		Args:    noArgs,

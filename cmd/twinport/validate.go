@@ -26,13 +26,17 @@ is not set is a warning here and a fault for what runs.`,
 			if _, err := newState(cfg, nil, nil); err != nil {
 				return usage(err)
 			}
+			told := make([]string, 0, len(warnings))
 			for _, w := range warnings {
-				fmt.Fprintln(os.Stderr, "warning: "+w.Error())
+				told = append(told, w.Error())
 			}
 			if o.output == "json" {
 				return printJSON(cmd.OutOrStdout(), map[string]any{
-					"valid": true, "registries": len(cfg.Registries), "routes": len(cfg.Routes), "warnings": len(warnings),
+					"valid": true, "registries": len(cfg.Registries), "routes": len(cfg.Routes), "warnings": told,
 				})
+			}
+			for _, w := range told {
+				fmt.Fprintln(os.Stderr, "warning: "+w)
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: %d registries, %d routes\n", o.config, len(cfg.Registries), len(cfg.Routes))
 			return err

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -159,9 +160,19 @@ func Handler(o Operator, token func() (string, error)) http.Handler {
 		}
 		return o.Verify(r.Context(), request, progress)
 	}))
-	mux.HandleFunc("/api/v1/", answer(func(r *http.Request) (any, error) {
-		return nil, fmt.Errorf("no %s %s here: %w", r.Method, r.URL.Path, journal.ErrUnknown)
-	}))
+	const rest = "/api/v1/"
+	mux.HandleFunc(rest, func(w http.ResponseWriter, r *http.Request) {
+		for _, method := range []string{http.MethodGet, http.MethodPost} {
+			other := *r
+			other.Method = method
+			if _, pattern := mux.Handler(&other); pattern != rest {
+				w.Header().Set("Allow", method)
+				write(w, http.StatusMethodNotAllowed, Problem{Error: fmt.Sprintf("%.200s is asked for with %s", r.URL.Path, method)})
+				return
+			}
+		}
+		write(w, http.StatusNotFound, Problem{Error: fmt.Sprintf("nothing is at %.200s", r.URL.Path)})
+	})
 	return Authorized(mux, token)
 }
 
@@ -297,8 +308,8 @@ func JobFilter(q map[string][]string) (journal.JobFilter, error) {
 	f := journal.JobFilter{IDs: q["id"]}
 	for _, s := range q["state"] {
 		state := replicator.JobState(s)
-		if !known(state) {
-			return f, &UsageError{Message: fmt.Sprintf("no job state %.20q", s), Hint: "one of waiting, running, failed, refused, held, done, superseded"}
+		if !slices.Contains(replicator.JobStates, state) {
+			return f, &UsageError{Message: fmt.Sprintf("no job state %.20q", s), Hint: "one of " + join(replicator.JobStates)}
 		}
 		f.States = append(f.States, state)
 	}
@@ -322,13 +333,13 @@ func JobFilter(q map[string][]string) (journal.JobFilter, error) {
 	return f, err
 }
 
-func known(state replicator.JobState) bool {
-	for _, s := range replicator.JobStates {
-		if s == state {
-			return true
-		}
+// join lists words for a hint.
+func join[S ~string](words []S) string {
+	list := make([]string, len(words))
+	for i, w := range words {
+		list[i] = string(w)
 	}
-	return false
+	return strings.Join(list, ", ")
 }
 
 // FindingFilter reads a finding filter from a query: id (may repeat), kind,
@@ -342,6 +353,9 @@ func FindingFilter(q map[string][]string) (journal.FindingFilter, error) {
 	}
 	f := journal.FindingFilter{
 		IDs: q["id"], Kind: replicator.FindingKind(one("kind")), Route: one("route"), Registry: one("registry"), After: one("after"),
+	}
+	if f.Kind != "" && !slices.Contains(replicator.FindingKinds, f.Kind) {
+		return f, &UsageError{Message: fmt.Sprintf("no kind of finding %.20q", f.Kind), Hint: "one of " + join(replicator.FindingKinds)}
 	}
 	if s := one("acknowledged"); s != "" {
 		acknowledged, err := strconv.ParseBool(s)

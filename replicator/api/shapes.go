@@ -103,18 +103,18 @@ type Findings struct {
 	Next     *string   `json:"next"`
 }
 
-// Finding is something a person should know.
+// Finding is something a person should know; what it is not about is null.
 type Finding struct {
 	ID           string                 `json:"id"`
 	Kind         replicator.FindingKind `json:"kind"`
 	At           time.Time              `json:"at"`
 	FirstAt      *time.Time             `json:"firstAt"`
 	Count        int                    `json:"count"`
-	Route        string                 `json:"route"`
-	Registry     string                 `json:"registry"`
-	Repository   string                 `json:"repository"`
-	Tag          string                 `json:"tag"`
-	Digest       string                 `json:"digest"`
+	Route        *string                `json:"route"`
+	Registry     *string                `json:"registry"`
+	Repository   *string                `json:"repository"`
+	Tag          *string                `json:"tag"`
+	Digest       *string                `json:"digest"`
 	Message      string                 `json:"message"`
 	Hint         string                 `json:"hint"`
 	Acknowledged bool                   `json:"acknowledged"`
@@ -306,7 +306,7 @@ func ShowJob(j replicator.Job) Job {
 func ShowFinding(f replicator.Finding) Finding {
 	return Finding{
 		ID: f.ID, Kind: f.Kind, At: f.At.UTC(), FirstAt: Time(f.FirstAt), Count: f.Count,
-		Route: f.Route, Registry: f.Registry, Repository: f.Repository, Tag: f.Tag, Digest: f.Digest.String(),
+		Route: text(f.Route), Registry: text(f.Registry), Repository: text(f.Repository), Tag: text(f.Tag), Digest: text(f.Digest),
 		Message: f.Message, Hint: f.Hint, Acknowledged: f.Acknowledged,
 	}
 }
