@@ -139,3 +139,13 @@ func (a Auth) TokenAs(username string) Auth {
 	}
 	return a
 }
+
+// Login is an Authorization with what the config names, a bearer token or the
+// Credentials; empty where there is neither.
+func (r *Registry) Login(ctx context.Context) (string, error) {
+	bearer, err := r.auth.staticBearer()
+	if err != nil || bearer != "" {
+		return bearer, err
+	}
+	return r.Basic(ctx)
+}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"time"
@@ -85,4 +86,40 @@ func answer(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(body) // the client may be gone
+}
+
+// bearer tells whether a request carries a token that lives, whatever it allows.
+func (f *Fake) bearer(r *http.Request) bool {
+	value, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	token, ok := f.tokens[value]
+	return ok && time.Now().Before(token.expires)
+}
+
+// amend has a handler answer and changes the answer before it is sent.
+func amend(w http.ResponseWriter, r *http.Request, by http.Handler, change func(*httptest.ResponseRecorder)) {
+	recorded := httptest.NewRecorder()
+	by.ServeHTTP(recorded, r)
+	change(recorded)
+	for key, values := range recorded.Header() {
+		w.Header()[key] = values
+	}
+	w.Header().Del("Content-Length")
+	w.WriteHeader(recorded.Code)
+	_, _ = w.Write(recorded.Body.Bytes()) // the client may be gone
+}
+
+// addTags puts things into a tag list that are no tags.
+func addTags(w http.ResponseWriter, r *http.Request, by http.Handler, more ...any) {
+	amend(w, r, by, func(recorded *httptest.ResponseRecorder) {
+		var doc map[string]any
+		if recorded.Code != http.StatusOK || json.Unmarshal(recorded.Body.Bytes(), &doc) != nil {
+			return
+		}
+		tags, _ := doc["tags"].([]any)
+		doc["tags"] = append(tags, more...)
+		recorded.Body.Reset()
+		_ = json.NewEncoder(recorded.Body).Encode(doc)
+	})
 }

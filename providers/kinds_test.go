@@ -1,0 +1,89 @@
+package providers_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/twinport/twinport/providers"
+	"github.com/twinport/twinport/providers/generic"
+	"github.com/twinport/twinport/providers/providertest"
+	"github.com/twinport/twinport/replicator/oci"
+)
+
+const password = "password-of-robot"
+
+// account is a fake that asks for one.
+func account(f *providertest.Fake, username string) *providertest.Fake {
+	f.Username, f.Password = username, password
+	return f
+}
+
+// TestContract holds every kind that is no cloud's against the contract, before
+// a fake that refuses what the real one refuses.
+func TestContract(t *testing.T) {
+	all := providertest.Suite{Catalog: true, Mount: true, Ranges: true, Referrers: true, Strict: true, Resume: true, SHA512: true}
+	without := func(change func(*providertest.Suite)) providertest.Suite {
+		s := all
+		change(&s)
+		return s
+	}
+	begins := func(s *providertest.Suite) { s.Resume, s.Referrers = false, false }
+	for kind, c := range map[string]struct {
+		fake  http.Handler
+		suite providertest.Suite
+	}{
+		"quay": {&providertest.Quay{Fake: account(&providertest.Fake{Tokens: true, Page: 100}, "team+robot")}, all},
+		"ghcr": {
+			&providertest.GHCR{Fake: account(&providertest.Fake{Tokens: true}, "robot"), Referrers: http.StatusSeeOther},
+			without(func(s *providertest.Suite) { begins(s); s.Catalog = false }),
+		},
+		"dockerhub": {
+			&providertest.DockerHub{Fake: account(&providertest.Fake{Tokens: true, TokenSeconds: 300}, "robot"), Private: true},
+			without(func(s *providertest.Suite) { s.Resume, s.Catalog = false, false }),
+		},
+		"gitea": {
+			&providertest.Gitea{Fake: account(&providertest.Fake{Tokens: true}, "robot"), Owners: []string{"contract"}},
+			without(begins),
+		},
+		"gitlab": {
+			&providertest.GitLab{Fake: account(&providertest.Fake{Tokens: true, TokenSeconds: 300, NoReferrers: true}, "robot"), Projects: []string{"contract"}},
+			without(begins),
+		},
+		"nexus": {&providertest.Nexus{Fake: account(&providertest.Fake{}, "robot"), Old: true}, without(begins)},
+		"artifactory": {
+			&providertest.Artifactory{Fake: account(&providertest.Fake{Tokens: true}, "robot"), Keys: []string{"contract"}}, all,
+		},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			server := httptest.NewServer(c.fake)
+			t.Cleanup(server.Close)
+			username := "robot"
+			if kind == "quay" {
+				username = "team+robot"
+			}
+			spec := generic.Spec{
+				Name: kind, Kind: kind, Host: strings.TrimPrefix(server.URL, "http://"), PlainHTTP: true,
+				Auth: generic.Auth{Username: username, Password: func() (string, error) { return password, nil }},
+			}
+			if kind == "artifactory" {
+				spec.Prefix = "contract" // the key of a repository
+			}
+			transport, err := generic.Transport(spec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(transport.CloseIdleConnections)
+			c.suite.Open = func(t *testing.T) oci.Registry {
+				reg, err := providers.Open(spec, transport)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return reg
+			}
+			providertest.Run(t, c.suite)
+		})
+	}
+}

@@ -1,0 +1,113 @@
+package providertest
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A GitLab stands before a Fake with Tokens: its tokens come from /jwt/auth, its
+// catalog is off, projects have to exist, and its API at /api/v4 takes the
+// password as PRIVATE-TOKEN.
+type GitLab struct {
+	*Fake
+	// Projects are those that exist, by path.
+	Projects []string
+	// Protected is a tag that may not be written.
+	Protected string
+	// NoAPI: the token has no read_api.
+	NoAPI bool
+}
+
+// ServeHTTP serves registry, realm and API.
+func (g *GitLab) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if path, ok := strings.CutPrefix(r.URL.EscapedPath(), "/api/v4/"); ok {
+		g.note(r)
+		g.api(w, r, path)
+		return
+	}
+	repo, what, reference, writing := writes(r)
+	switch {
+	case r.URL.Path == "/token":
+		http.NotFound(w, r)
+	case r.URL.Path == "/jwt/auth":
+		inner := r.Clone(r.Context())
+		inner.URL.Path = "/token"
+		g.Fake.ServeHTTP(w, inner)
+	case r.URL.Path == "/v2/_catalog":
+		g.note(r)
+		Fail(w, http.StatusUnauthorized, "UNAUTHORIZED", "authentication required")
+	case writing && g.project(repo) == "":
+		g.note(r)
+		Fail(w, http.StatusForbidden, "DENIED", "requested access to the resource is denied")
+	case writing && what == "manifests" && reference == g.Protected && g.Protected != "":
+		g.note(r)
+		Fail(w, http.StatusForbidden, "DENIED", "the tag is protected")
+	default:
+		amend(w, r, g.Fake, func(recorded *httptest.ResponseRecorder) {
+			if c := recorded.Header().Get("WWW-Authenticate"); c != "" {
+				recorded.Header().Set("WWW-Authenticate", strings.Replace(c, "/token\"", "/jwt/auth\"", 1))
+			}
+		})
+	}
+}
+
+// project is the one a repository belongs to: itself or above it.
+func (g *GitLab) project(repo string) string {
+	for {
+		if slices.Contains(g.Projects, repo) {
+			return repo
+		}
+		i := strings.LastIndexByte(repo, '/')
+		if i < 0 {
+			return ""
+		}
+		repo = repo[:i]
+	}
+}
+
+func (g *GitLab) api(w http.ResponseWriter, r *http.Request, path string) {
+	n, _ := strconv.Atoi(r.URL.Query().Get("page"))
+	size, _ := strconv.Atoi(r.URL.Query().Get("per_page"))
+	size = min(max(size, 1), 100)
+	if g.NoAPI || r.Header.Get("PRIVATE-TOKEN") != g.Password {
+		answer(w, http.StatusUnauthorized, map[string]string{"message": "401 Unauthorized"})
+		return
+	}
+	if path == "projects" {
+		projects := []map[string]any{}
+		for i := range g.Projects {
+			projects = append(projects, map[string]any{"id": i + 1, "container_registry_enabled": true})
+		}
+		cut, _ := page(projects, n, size)
+		answer(w, http.StatusOK, cut)
+		return
+	}
+	kind, rest, _ := strings.Cut(path, "/")
+	escaped, ok := strings.CutSuffix(rest, "/registry/repositories")
+	name, err := url.PathUnescape(escaped)
+	if !ok || err != nil || strings.Contains(escaped, "/") {
+		answer(w, http.StatusNotFound, map[string]string{"error": "404 Not Found"})
+		return
+	}
+	if id, err := strconv.Atoi(name); err == nil && id >= 1 && id <= len(g.Projects) {
+		name = g.Projects[id-1]
+	}
+	isProject := slices.Contains(g.Projects, name)
+	isGroup := !isProject && slices.ContainsFunc(g.Projects, func(p string) bool { return strings.HasPrefix(p, name+"/") })
+	if kind == "groups" && !isGroup || kind == "projects" && !isProject {
+		answer(w, http.StatusNotFound, map[string]string{"message": "404 Not Found"})
+		return
+	}
+	found := []map[string]any{}
+	for i, repo := range g.all() {
+		if project := g.project(repo); project == name || isGroup && strings.HasPrefix(project, name+"/") {
+			found = append(found, map[string]any{"id": i, "path": repo})
+		}
+	}
+	cut, _ := page(found, n, size)
+	answer(w, http.StatusOK, cut)
+}
