@@ -21,6 +21,9 @@ type Decoded struct {
 	Why      string
 	// Ping: the request only asks whether somebody is there.
 	Ping bool
+	// Answer, with Ping, is the JSON a handshake wants to be answered with;
+	// empty: the counts.
+	Answer []byte
 }
 
 // Add takes an event in, or counts it as unusable when there are too many.

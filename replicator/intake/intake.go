@@ -46,6 +46,13 @@ type Opener interface {
 	Open(header http.Header, body []byte) []byte
 }
 
+// A Host is a Decoder whose senders first ask by OPTIONS whether they may send
+// (CloudEvents' "HTTP 1.1 Web Hooks", section 4).
+type Host interface {
+	// Allows tells whether a WebHook-Request-Origin is a sender of this kind.
+	Allows(origin string) bool
+}
+
 // A Registry is one that may send webhooks.
 type Registry struct {
 	Name string
@@ -56,6 +63,10 @@ type Registry struct {
 	// sender. None at all: whoever reaches the address may send.
 	Secrets []func() (string, error)
 	Decoder Decoder
+	// Verify, where set, proves senders that show no secret by what only their
+	// own kind can make, a signed token: whether they are who they have to be;
+	// an error where that cannot be told now. It gets no more than the header.
+	Verify func(ctx context.Context, header http.Header) (bool, error)
 }
 
 // Metrics counts answers: twinport_webhooks_total{registry,code}. The registry
@@ -119,6 +130,10 @@ type reply struct {
 	// problem is told the sender in place of the counts; detail is for the log alone.
 	problem string
 	detail  error
+	// body, where set, is JSON to answer in place of the counts.
+	body []byte
+	// origin, where set, may send from now on.
+	origin string
 }
 
 // ServeHTTP answers one webhook.
@@ -132,6 +147,8 @@ func (i *Intake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case !ok || !known:
 		a = reply{status: http.StatusNotFound, problem: "no registry of that name"}
+	case r.Method == http.MethodOptions && r.Header.Get(requestOrigin) != "":
+		a = i.handshake(r, registry)
 	case r.Method != http.MethodPost:
 		w.Header().Set("Allow", http.MethodPost)
 		a = reply{status: http.StatusMethodNotAllowed, problem: "webhooks are sent with POST"}
@@ -145,6 +162,11 @@ func (i *Intake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Accept-Encoding", "identity")
 	case http.StatusServiceUnavailable:
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
+	}
+	if a.origin != "" {
+		w.Header().Set("WebHook-Allowed-Origin", a.origin)
+		w.Header().Set("WebHook-Allowed-Rate", "*")
+		w.Header().Set("Allow", http.MethodPost)
 	}
 	i.log.answered(registry.Name, a)
 	if i.metrics != nil {
@@ -166,15 +188,19 @@ func (a reply) write(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(a.status)
+	if a.body != nil && a.problem == "" {
+		_, _ = w.Write(a.body)
+		return
+	}
 	_ = json.NewEncoder(w).Encode(body) // the sender may be gone
 }
 
 // receive takes one POST to a registry of ours.
 func (i *Intake) receive(r *http.Request, registry Registry, control *http.ResponseController) reply {
-	proof, err := registry.prove(r)
+	proof, a := registry.admit(r)
 	switch {
-	case err != nil:
-		return reply{status: http.StatusServiceUnavailable, problem: "the webhook secret cannot be read", detail: err}
+	case a.status != 0:
+		return a
 	case !proof.given && len(proof.signatures) == 0:
 		return reply{status: http.StatusUnauthorized, problem: "wrong or missing webhook secret"}
 	}
@@ -215,7 +241,7 @@ func (i *Intake) receive(r *http.Request, registry Registry, control *http.Respo
 // take has what was told accepted.
 func (i *Intake) take(ctx context.Context, registry Registry, d replicator.Decoded) reply {
 	if d.Ping {
-		return reply{status: http.StatusOK}
+		return reply{status: http.StatusOK, body: d.Answer}
 	}
 	now := i.now().UTC()
 	events, ignored, refused := registry.check(d, now)
