@@ -97,13 +97,21 @@ func checkAddress(s string) (what, hint string) {
 	return "", ""
 }
 
-// canonicalHost is lower case without the scheme's own port.
+// hubHosts are Docker Hub's names.
+var hubHosts = []string{"index.docker.io", "docker.io", "registry-1.docker.io", "registry.hub.docker.com", "hub.docker.com"}
+
+// canonicalHost is lower case without the scheme's own port, and one of Docker
+// Hub's names for all of them.
 func canonicalHost(host string, plainHTTP bool) string {
 	own := ":443"
 	if plainHTTP {
 		own = ":80"
 	}
-	return strings.TrimSuffix(strings.ToLower(host), own)
+	host = strings.TrimSuffix(strings.ToLower(host), own)
+	if slices.Contains(hubHosts, host) {
+		return hubHosts[0]
+	}
+	return host
 }
 
 func joinPath(parts ...string) string {

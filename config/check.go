@@ -198,11 +198,17 @@ func checkWindow(w *walk, path string, into reflect.Value) {
 	}
 }
 
+// noToken are kinds whose tokens are the password of a certain user.
+var noToken = []string{"dockerhub", "nexus"}
+
 // checkRegistry takes the address apart and looks at what excludes what.
 func checkRegistry(w *walk, path string, into reflect.Value) {
 	r := into.Addr().Interface().(*Registry)
 	host, prefix, _ := strings.Cut(r.Address, "/")
 	r.Host, r.Prefix = strings.ToLower(host), prefix
+	if at := join(join(path, "auth"), "token"); slices.Contains(noToken, r.Kind) && w.given(at) {
+		w.fault(w.entry(at), "give username and password; the token is the password", "%s: not for kind %s", at, r.Kind)
+	}
 	if r.PlainHTTP && w.given(join(path, "tls")) {
 		w.fault(w.entry(join(path, "tls")), "remove one of them", "%s: of no use with plainHTTP: true", join(path, "tls"))
 	}

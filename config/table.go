@@ -65,8 +65,8 @@ var logTable = &object{
 
 // kinds that work, and those that later work adds.
 var (
-	builtKinds  = []string{"oci", "zot", "harbor", "ecr", "ecr-public"}
-	notYetKinds = []string{"quay", "ghcr", "dockerhub", "artifactory", "gitlab", "gitea", "nexus", "acr", "gcr"}
+	builtKinds  = []string{"oci", "zot", "harbor", "quay", "ghcr", "dockerhub", "artifactory", "gitlab", "gitea", "nexus", "ecr", "ecr-public"}
+	notYetKinds = []string{"acr", "gcr"}
 )
 
 // createKinds make repositories that are missing.
@@ -98,7 +98,7 @@ var authTable = &object{
 	fields: []field{
 		{key: "username", kind: text{}, doc: "User or robot account."},
 		{key: "password", kind: secret{}, doc: "Its password."},
-		{key: "token", kind: secret{}, doc: "A bearer token, sent as it is."},
+		{key: "token", kind: secret{}, doc: "A token. `oci`, `zot`, `harbor` and `artifactory` are sent it as it is, as a bearer token; `quay`, `ghcr`, `gitlab` and `gitea` as the password of whatever user goes with it; `dockerhub` and `nexus` take none."},
 		{key: "anonymous", kind: truth{}, def: "false", doc: "Log in as nobody, whatever docker's config says."},
 		{key: "assumeRole", kind: assumeRoleTable, only: []string{"ecr", "ecr-public"}, doc: "Take a role of AWS."},
 		{key: "azure", kind: azureTable, notYet: true, only: []string{"acr"}, doc: "An identity of Microsoft Entra."},

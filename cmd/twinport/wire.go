@@ -18,8 +18,6 @@ import (
 	"github.com/twinport/twinport/config"
 	"github.com/twinport/twinport/providers"
 	"github.com/twinport/twinport/providers/generic"
-	"github.com/twinport/twinport/providers/harbor"
-	"github.com/twinport/twinport/providers/zot"
 	"github.com/twinport/twinport/replicator/daemon"
 	"github.com/twinport/twinport/replicator/intake"
 	"github.com/twinport/twinport/replicator/journal"
@@ -212,7 +210,7 @@ func hooks(cfg *config.Config) []intake.Registry {
 	var list []intake.Registry
 	for i := range cfg.Registries {
 		r := &cfg.Registries[i]
-		reg := intake.Registry{Name: r.Name, Prefix: r.Prefix, Decoder: decoder(r.Kind)}
+		reg := intake.Registry{Name: r.Name, Prefix: r.Prefix, Decoder: decoder(r)}
 		for _, s := range r.Webhook.Secret {
 			reg.Secrets = append(reg.Secrets, s.Value)
 		}
@@ -271,15 +269,4 @@ func actorName() string {
 func hasJournal(dir string) bool {
 	_, err := os.Stat(filepath.Join(dir, "journal.db"))
 	return err == nil
-}
-
-// decoder reads what registries of a kind send.
-func decoder(kind string) intake.Decoder {
-	switch kind {
-	case "harbor":
-		return harbor.Webhook{}
-	case "zot":
-		return zot.Webhook{}
-	}
-	return generic.Webhook{}
 }
