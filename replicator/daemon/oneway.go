@@ -57,7 +57,7 @@ func (r *run) oneWayOnce(ctx context.Context, src *Registry, targets []*target, 
 	var moving, standing []*target
 	for _, t := range looked {
 		t.seen = from.root.Digest
-		if r.refused(ctx, t, from.root.Digest) || r.collides(t) {
+		if r.barred(ctx, t, from.root.Digest) || r.collides(t) {
 			continue
 		}
 		var proven digest.Digest
@@ -319,7 +319,7 @@ func (r *run) lost(t *target, report verify.Report) {
 		fmt.Sprintf("%s:%s was proven at %s and now lacks %s", t.place, t.job.Tag, t.record.ProvenAt.UTC().Format(time.RFC3339), what),
 		"it is copied again; find out who removed it")
 	r.note(t.job, f)
-	t.distrust = true
+	r.distrust(t.job, t.place.Identity)
 }
 
 // unsound turns a report of damage into an error, nil when all is sound.

@@ -100,13 +100,16 @@ func (e *end) look(ctx context.Context, tag string) error {
 // flow brings what one end's tag names to the other; it tells whether the
 // first end's tag moved on meanwhile.
 func (r *run) flow(ctx context.Context, t *target, from, to *end, started time.Time, last bool) (moved bool) {
+	way := *t
+	way.reg, way.repo, way.place, way.present = to.reg, to.repo, to.place, to.digest
+	if r.barred(ctx, &way, from.digest) {
+		return false
+	}
 	root, err := from.repo.FetchManifest(ctx, from.digest.String())
 	if err != nil {
 		r.fail(ctx, t.job, err)
 		return false
 	}
-	way := *t
-	way.reg, way.repo, way.place, way.present = to.reg, to.repo, to.place, to.digest
 	way.intent, way.looked = true, started
 	way.route = r.routeBetween(t, from, to)
 	way.record, way.known, err = r.journal.Record(ctx, to.place.Identity, to.place.Repository, t.job.Tag)
@@ -329,6 +332,6 @@ func (r *run) reopen(j replicator.Job) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if o := r.outcomes[j.ID]; o != nil {
-		r.outcomes[j.ID] = &journal.Outcome{ID: j.ID, Generation: j.Generation, Findings: o.Findings}
+		r.outcomes[j.ID] = &journal.Outcome{ID: j.ID, Generation: j.Generation, Findings: o.Findings, Distrust: o.Distrust}
 	}
 }

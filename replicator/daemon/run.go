@@ -52,9 +52,8 @@ type target struct {
 	preserve bool
 	// intent: the move is announced in the journal before the PUT.
 	intent bool
-	// hollow: the tag is right and content is missing; distrust: although it
-	// was on record as proven.
-	hollow, distrust bool
+	// hollow: the tag is right and content is missing.
+	hollow bool
 	// asked: the source was asked for the root's referrers.
 	asked bool
 }
@@ -137,8 +136,13 @@ func (r *run) look(ctx context.Context, t *target) error {
 	return nil
 }
 
-// refused looks up whether this very digest was refused there before.
-func (r *run) refused(ctx context.Context, t *target, d digest.Digest) bool {
+// barred tells whether a person holds this tag at this digest, or this very
+// digest was refused there before.
+func (r *run) barred(ctx context.Context, t *target, d digest.Digest) bool {
+	if t.job.HeldDigest != "" && t.job.HeldDigest == d {
+		r.set(journal.Outcome{ID: t.job.ID, Generation: t.job.Generation, State: replicator.Held, Digest: d})
+		return true
+	}
 	refusal, err := r.journal.Refusal(ctx, t.place.Identity, t.place.Repository, d.String(), r.state.Fingerprint)
 	if err != nil || refusal == nil {
 		return false
@@ -201,7 +205,7 @@ func (r *run) byDigest(ctx context.Context, src *Registry, targets []*target) {
 	from := delivery{src: src, repo: repo, place: first.Source, root: root}
 	var whole, referrers []*target
 	for _, t := range targets {
-		if r.refused(ctx, t, root.Digest) {
+		if r.barred(ctx, t, root.Digest) {
 			continue
 		}
 		switch {
@@ -419,12 +423,13 @@ func (r *run) finding(j replicator.Job, kind replicator.FindingKind, message, hi
 	}
 }
 
-// set writes an outcome; findings gathered before it are kept.
+// set writes an outcome; findings and distrust gathered before it are kept.
 func (r *run) set(o journal.Outcome) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if was := r.outcomes[o.ID]; was != nil {
 		o.Findings = append(was.Findings, o.Findings...)
+		o.Distrust = append(was.Distrust, o.Distrust...)
 	}
 	r.outcomes[o.ID] = &o
 }
@@ -443,12 +448,26 @@ func (r *run) outcome(j replicator.Job) *journal.Outcome {
 func (r *run) note(j replicator.Job, findings ...replicator.Finding) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	o := r.begun(j)
+	o.Findings = append(o.Findings, findings...)
+}
+
+// distrust has nothing of a registry believed once the job ends, however.
+func (r *run) distrust(j replicator.Job, identity string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o := r.begun(j)
+	o.Distrust = append(o.Distrust, identity)
+}
+
+// begun is a job's outcome as far as it is known; the lock is held.
+func (r *run) begun(j replicator.Job) *journal.Outcome {
 	o := r.outcomes[j.ID]
 	if o == nil {
 		o = &journal.Outcome{ID: j.ID, Generation: j.Generation}
 		r.outcomes[j.ID] = o
 	}
-	o.Findings = append(o.Findings, findings...)
+	return o
 }
 
 func (r *run) list() []journal.Outcome {
