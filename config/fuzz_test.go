@@ -76,13 +76,9 @@ func TestBounds(t *testing.T) {
 		"aliases":    {"a: &a [1]\nb: &b [*a, *a]\nc: [*b, *b]\n", "anchors and aliases"},
 		"directives": {"%YAML 1.2\n---\ndata: x\n", "directives"},
 	} {
-		start := time.Now()
 		_, _, err := Parse("t.yaml", []byte(tt.text), pretend())
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %.200v, want %s", name, err, tt.want)
-		}
-		if took := time.Since(start); took > 10*time.Second {
-			t.Errorf("%s: took %v", name, took)
 		}
 	}
 }

