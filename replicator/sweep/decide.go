@@ -89,7 +89,7 @@ func (c *comparison) needsDigest(l *line) bool {
 	if l.tag.Digest != "" {
 		return false
 	}
-	if c.Full {
+	if c.Full || c.OnlyTag != "" { // whoever names a tag is told when there is none
 		return true
 	}
 	if !l.companion {
