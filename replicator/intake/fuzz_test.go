@@ -33,7 +33,7 @@ func FuzzWebhook(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, kind, at string, body []byte) {
 		// In one order: coverage has to be the same each time.
-		for _, name := range []string{"distribution", "zot", "harbor"} {
+		for _, name := range []string{"distribution", "zot", "harbor", "quay", "ghcr", "dockerhub", "gitea", "nexus", "artifactory"} {
 			decoder := decoders[name]
 			in, kept := door(intake.Registry{Name: "eu", Prefix: "team", Decoder: decoder})
 			req := post("/hooks/eu", string(body))

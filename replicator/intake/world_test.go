@@ -16,8 +16,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twinport/twinport/providers/artifactory"
+	"github.com/twinport/twinport/providers/dockerhub"
 	"github.com/twinport/twinport/providers/generic"
+	"github.com/twinport/twinport/providers/ghcr"
+	"github.com/twinport/twinport/providers/gitea"
 	"github.com/twinport/twinport/providers/harbor"
+	"github.com/twinport/twinport/providers/nexus"
+	"github.com/twinport/twinport/providers/quay"
 	"github.com/twinport/twinport/providers/zot"
 	"github.com/twinport/twinport/replicator"
 	"github.com/twinport/twinport/replicator/intake"
@@ -70,6 +76,8 @@ func door(registries ...intake.Registry) (*intake.Intake, *store) {
 
 var decoders = map[string]intake.Decoder{
 	"distribution": generic.Webhook{}, "gitlab": generic.Webhook{}, "zot": zot.Webhook{}, "harbor": harbor.Webhook{},
+	"quay": quay.Webhook{}, "ghcr": ghcr.Webhook{}, "github": ghcr.Webhook{}, "dockerhub": dockerhub.Webhook{},
+	"gitea": gitea.Webhook{}, "nexus": nexus.Webhook{}, "artifactory": artifactory.Webhook{Host: "acme.jfrog.io"},
 }
 
 // send hands a request to the handler.
