@@ -41,6 +41,10 @@ type Registry struct {
 	Name   string
 	Client oci.Registry
 	Gate   *limit.Registry
+	// Queue is where its events are fetched from, nil: they come by webhook.
+	Queue Queue
+	// Prefix of its address: what a queue tells of names outside it is ignored.
+	Prefix string
 	// Print changes with everything the two are made of: a reload that leaves
 	// it the same keeps them.
 	Print string
@@ -175,6 +179,7 @@ func (d *Daemon) Run(ctx context.Context, grace time.Duration) error {
 	if !d.oneShot {
 		g.Go(func() error { return d.schedule(gctx) })
 		g.Go(func() error { return d.prune(gctx) })
+		g.Go(func() error { return d.fetch(gctx) })
 	}
 	return g.Wait()
 }

@@ -329,9 +329,6 @@ func (r *run) done(t *target, from delivery, d digest.Digest, bytes int64, lande
 	if t.intent {
 		out.Base = d
 	}
-	if t.distrust {
-		out.Distrust = []string{t.place.Identity}
-	}
 	if t.job.Tag != "" && t.present != d {
 		out.History = []replicator.TagState{{Place: t.place, Tag: t.job.Tag, Digest: d, At: now, Cause: "copied"}}
 	}

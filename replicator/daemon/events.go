@@ -3,10 +3,12 @@ package daemon
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/twinport/twinport/replicator"
 	"github.com/twinport/twinport/replicator/journal"
+	"github.com/twinport/twinport/replicator/oci"
 )
 
 // What tag history says of where a state was learnt. causeTimed marks those
@@ -31,6 +33,7 @@ func (d *Daemon) Accept(ctx context.Context, events []replicator.Event, findings
 			accepted++
 		}
 		in.Jobs = append(in.Jobs, decision.Jobs...)
+		in.Jobs = append(in.Jobs, byDigest(st, ev, decision.Jobs)...)
 		if ev.Tag == "" || len(decision.Jobs) == 0 && ev.Action != replicator.Delete {
 			continue
 		}
@@ -62,6 +65,20 @@ func (d *Daemon) Accept(ctx context.Context, events []replicator.Event, findings
 		return 0, err
 	}
 	return accepted, nil
+}
+
+// byDigest are the jobs that want a tagged push for itself too: where a route
+// copies untagged manifests, a digest is not lost when the next push takes its
+// tag before it was copied.
+func byDigest(st *State, ev replicator.Event, tagged []replicator.Job) []replicator.Job {
+	if _, _, companion := oci.CompanionSubject(ev.Tag); ev.Tag == "" || ev.Digest == "" || companion || ev.Lane != replicator.LaneWebhook {
+		return nil
+	}
+	wanted := func(w replicator.Want) bool {
+		return slices.ContainsFunc(tagged, func(j replicator.Job) bool { return slices.Contains(j.Wants, w) })
+	}
+	ev.Tag, ev.MayRefer = "", false
+	return slices.DeleteFunc(st.Rules.Jobs(ev).Jobs, func(j replicator.Job) bool { return !slices.ContainsFunc(j.Wants, wanted) })
 }
 
 // originTime gives an event of our own doing the time of the push that began

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -187,6 +188,7 @@ func (d *Daemon) finish(ctx context.Context, c journal.Claim, outcomes []journal
 		switch {
 		case err == nil:
 			d.count(c, outcomes)
+			d.sweepDoubted(outcomes)
 			return
 		case errors.Is(err, journal.ErrFenced), errors.Is(err, journal.ErrClosed), ctx.Err() != nil:
 			log.Warn("the outcome of a job was not written; it will run again", zap.Error(err))
@@ -200,6 +202,29 @@ func (d *Daemon) finish(ctx context.Context, c journal.Claim, outcomes []journal
 		}
 		t.Stop()
 		wait = min(2*wait, lastBusy)
+	}
+}
+
+// sweepDoubted asks for sweeps of the routes to registries that are not
+// believed any more.
+func (d *Daemon) sweepDoubted(outcomes []journal.Outcome) {
+	doubted := make(map[string]bool)
+	for _, o := range outcomes {
+		for _, identity := range o.Distrust {
+			doubted[identity] = true
+		}
+		for _, p := range o.Void {
+			doubted[p.Identity] = true
+		}
+	}
+	if len(doubted) == 0 {
+		return
+	}
+	st := d.State()
+	for _, route := range st.Rules.Routes() {
+		if slices.ContainsFunc(route.To, func(to string) bool { return doubted[st.Registries[to].Client.Identity()] }) {
+			d.askSweep(route.Name)
+		}
 	}
 }
 

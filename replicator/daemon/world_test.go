@@ -199,11 +199,16 @@ func (w *world) jump(d time.Duration) { w.offset.Add(int64(d)) }
 
 func (w *world) state(routes []plan.Route, fingerprint string) *State {
 	w.Helper()
-	st := &State{Registries: make(map[string]*Registry), Fingerprint: fingerprint}
+	st := &State{Registries: make(map[string]*Registry), Fed: make(map[string]bool), Fingerprint: fingerprint}
 	var named []plan.Registry
 	for name, s := range w.sites {
 		st.Registries[name] = &Registry{Name: name, Client: s, Gate: s.gate, Print: name}
 		named = append(named, plan.Registry{Name: name, Identity: s.Identity()})
+	}
+	for _, r := range routes {
+		for _, to := range r.To {
+			st.Fed[to] = true
+		}
 	}
 	rules, err := plan.New(routes, named)
 	if err != nil {
