@@ -235,6 +235,9 @@ func (i *Intake) receive(r *http.Request, registry Registry, control *http.Respo
 	if !json.Valid(body) {
 		return reply{status: http.StatusBadRequest, problem: "the body is not JSON"}
 	}
+	if a := registry.witnessed(r, body); a.status != 0 {
+		return a
+	}
 	return i.take(r.Context(), registry, registry.Decoder.Decode(r.Header, body))
 }
 
