@@ -19,7 +19,7 @@ type Witness interface {
 	Prove(ctx context.Context, header http.Header, body []byte, known bool) error
 }
 
-// proven asks the decoder, where it is a witness; a status of 0: go on.
+// witnessed asks the decoder, where it is a witness; a status of 0: go on.
 func (registry Registry) witnessed(r *http.Request, body []byte) reply {
 	witness, ok := registry.Decoder.(Witness)
 	if !ok {
