@@ -132,6 +132,22 @@ func checkAuth(w *walk, path string, into reflect.Value) {
 	}
 }
 
+// checkWebhook wants one proof at least.
+func checkWebhook(w *walk, path string, _ reflect.Value) {
+	if !w.given(join(path, "secret")) && !w.given(join(path, "google")) {
+		w.fault(w.entry(path), "add it, like secret: {env: NAME}", "%s: missing", join(path, "secret"))
+	}
+}
+
+// checkAzure wants a service principal whole.
+func checkAzure(w *walk, path string, _ reflect.Value) {
+	for _, key := range []string{"tenant", "client"} {
+		if w.given(join(path, "secret")) && !w.given(join(path, key)) {
+			w.fault(w.entry(path), "add it: a client secret goes with tenant and client", "%s: missing", join(path, key))
+		}
+	}
+}
+
 func checkEvents(w *walk, path string, _ reflect.Value) {
 	n := 0
 	for _, key := range []string{"sqs", "pubsub", "poll"} {
@@ -214,6 +230,7 @@ func checkRegistry(w *walk, path string, into reflect.Value) {
 	}
 	w.only([]field{{key: "create", only: createKinds}}, path, r.Kind, "remove the key")
 	w.only(authTable.fields, join(path, "auth"), r.Kind, "log in with username and password, or token")
+	w.only(webhookTable.fields, join(path, "webhook"), r.Kind, "use secret")
 	if slices.Contains(createKinds, r.Kind) {
 		w.only(createTable.fields, join(path, "create"), r.Kind, "remove the key")
 	}
@@ -269,7 +286,7 @@ func checkOpen(w *walk, c *Config) {
 			r := &c.Registries[i]
 			path := join("registries", r.Name)
 			source := slices.ContainsFunc(c.Routes, func(route Route) bool { return route.From == r.Name })
-			if source && !w.given(join(path, "events")) && !w.given(join(join(path, "webhook"), "secret")) {
+			if source && !w.given(join(path, "events")) && !w.given(join(join(path, "webhook"), "secret")) && !w.given(join(join(path, "webhook"), "google")) {
 				bare = append(bare, r.Name)
 			}
 		}

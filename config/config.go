@@ -145,6 +145,14 @@ type Google struct {
 // will do.
 type Webhook struct {
 	Secret []Secret
+	// Google proves deliveries of Pub/Sub by their token; nil: not taken.
+	Google *WebhookGoogle
+}
+
+// WebhookGoogle is what a token of a Pub/Sub push subscription has to say.
+type WebhookGoogle struct {
+	Audience string
+	Email    string
 }
 
 // Limits are of all requests to one registry together; zero is none.

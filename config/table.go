@@ -65,12 +65,12 @@ var logTable = &object{
 
 // kinds that work, and those that later work adds.
 var (
-	builtKinds  = []string{"oci", "zot", "harbor", "quay", "ghcr", "dockerhub", "artifactory", "gitlab", "gitea", "nexus", "ecr", "ecr-public"}
-	notYetKinds = []string{"acr", "gcr"}
+	builtKinds  = []string{"oci", "zot", "harbor", "quay", "ghcr", "dockerhub", "artifactory", "gitlab", "gitea", "nexus", "ecr", "ecr-public", "acr", "gcr"}
+	notYetKinds []string
 )
 
 // createKinds make repositories that are missing.
-var createKinds = []string{"ecr", "ecr-public"}
+var createKinds = []string{"ecr", "ecr-public", "gcr"}
 
 var registryTable = &object{
 	name: "registry", doc: "One registry.",
@@ -101,8 +101,8 @@ var authTable = &object{
 		{key: "token", kind: secret{}, doc: "A token. `oci`, `zot`, `harbor` and `artifactory` are sent it as it is, as a bearer token; `quay`, `ghcr`, `gitlab` and `gitea` as the password of whatever user goes with it; `dockerhub` and `nexus` take none."},
 		{key: "anonymous", kind: truth{}, def: "false", doc: "Log in as nobody, whatever docker's config says."},
 		{key: "assumeRole", kind: assumeRoleTable, only: []string{"ecr", "ecr-public"}, doc: "Take a role of AWS."},
-		{key: "azure", kind: azureTable, notYet: true, only: []string{"acr"}, doc: "An identity of Microsoft Entra."},
-		{key: "google", kind: googleTable, notYet: true, only: []string{"gcr"}, doc: "A service account of Google Cloud."},
+		{key: "azure", kind: azureTable, only: []string{"acr"}, doc: "An identity of Microsoft Entra."},
+		{key: "google", kind: googleTable, only: []string{"gcr"}, doc: "A service account of Google Cloud."},
 	},
 	check: checkAuth,
 }
@@ -120,14 +120,15 @@ var azureTable = &object{
 	fields: []field{
 		{key: "tenant", kind: text{}, doc: "Tenant ID."},
 		{key: "client", kind: text{}, doc: "Client ID."},
-		{key: "secret", kind: secret{}, doc: "Client secret."},
+		{key: "secret", kind: secret{}, doc: "Client secret; goes with `tenant` and `client`."},
 	},
+	check: checkAzure,
 }
 
 var googleTable = &object{
 	name: "google", doc: "A service account of Google Cloud.",
 	fields: []field{
-		{key: "file", kind: pathname{there: true}, required: true, doc: "Its key, a JSON file."},
+		{key: "file", kind: pathname{there: true}, required: true, doc: "Its key, or a configuration of workload identity federation: a JSON file."},
 	},
 }
 
@@ -144,8 +145,19 @@ var clientTLSTable = &object{
 var webhookTable = &object{
 	name: "webhook", doc: "How a registry's events prove themselves.",
 	fields: []field{
-		{key: "secret", kind: oneOrMore{secret{}}, required: true,
+		{key: "secret", kind: oneOrMore{secret{}},
 			doc: "What every event must carry: one secret, or a list of which any will do, for rotation."},
+		{key: "google", kind: webhookGoogleTable, only: []string{"gcr"},
+			doc: "The token that a Pub/Sub push subscription signs its deliveries with. Beside `secret`, either will do."},
+	},
+	check: checkWebhook,
+}
+
+var webhookGoogleTable = &object{
+	name: "webhook google", doc: "The token that a Pub/Sub push subscription signs its deliveries with.",
+	fields: []field{
+		{key: "audience", kind: text{}, required: true, doc: "Audience that the subscription is configured with; Google's default is its push endpoint."},
+		{key: "email", kind: text{}, required: true, doc: "Service account that the subscription signs as."},
 	},
 }
 
@@ -190,8 +202,8 @@ var createTable = &object{
 	name: "create", doc: "How missing repositories are made at a destination.",
 	fields: []field{
 		{key: "missing", kind: truth{}, def: "true", doc: "Make repositories that are missing."},
-		{key: "immutableTags", kind: truth{}, only: []string{"ecr"}, def: "false", doc: "Tags of new repositories cannot be moved."},
-		{key: "kms", kind: orEmpty{}, only: []string{"ecr"}, doc: "Key that encrypts new repositories."},
+		{key: "immutableTags", kind: truth{}, only: []string{"ecr", "gcr"}, def: "false", doc: "Tags of new repositories cannot be moved."},
+		{key: "kms", kind: orEmpty{}, only: []string{"ecr", "gcr"}, doc: "Key that encrypts new repositories."},
 		{key: "scan", kind: truth{}, only: []string{"ecr"}, def: "false", doc: "Scan on push."},
 		{key: "lifecycle", kind: lifecycleTable, only: []string{"ecr"}, doc: "Lifecycle policy of new repositories."},
 		{key: "labels", kind: labels{}, doc: "Labels or resource tags of new repositories."},

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/twinport/twinport/providers/acr"
 	"github.com/twinport/twinport/providers/artifactory"
 	"github.com/twinport/twinport/providers/dockerhub"
 	"github.com/twinport/twinport/providers/ecr"
+	"github.com/twinport/twinport/providers/gcr"
 	"github.com/twinport/twinport/providers/generic"
 	"github.com/twinport/twinport/providers/ghcr"
 	"github.com/twinport/twinport/providers/gitea"
@@ -47,8 +49,10 @@ func Open(spec generic.Spec, rt http.RoundTripper) (oci.Registry, error) {
 		return opened(nexus.New(spec, rt))
 	case "artifactory":
 		return opened(artifactory.New(spec, rt))
-	case "acr", "gcr":
-		return nil, fmt.Errorf("registry %s: kind %s is not yet built", spec.Name, spec.Kind)
+	case "acr":
+		return opened(acr.New(spec, rt))
+	case "gcr":
+		return opened(gcr.New(spec, rt))
 	}
 	return nil, fmt.Errorf("registry %s: no kind %.40q", spec.Name, spec.Kind)
 }
@@ -67,6 +71,10 @@ func Rates(kind string) map[oci.Operation]float64 {
 	switch kind {
 	case "ecr", "ecr-public":
 		return ecr.Rates(kind)
+	case "acr":
+		return acr.Rates
+	case "gcr":
+		return gcr.Rates
 	}
 	return nil
 }

@@ -2,8 +2,10 @@ package main
 
 import (
 	"github.com/twinport/twinport/config"
+	"github.com/twinport/twinport/providers/acr"
 	"github.com/twinport/twinport/providers/artifactory"
 	"github.com/twinport/twinport/providers/dockerhub"
+	"github.com/twinport/twinport/providers/gcr"
 	"github.com/twinport/twinport/providers/generic"
 	"github.com/twinport/twinport/providers/ghcr"
 	"github.com/twinport/twinport/providers/gitea"
@@ -33,6 +35,10 @@ func decoder(r *config.Registry) intake.Decoder {
 		return nexus.Webhook{Prefix: r.Prefix}
 	case "artifactory":
 		return artifactory.Webhook{Host: r.Host}
+	case "acr":
+		return acr.Webhook{}
+	case "gcr":
+		return gcr.Webhook{Host: r.Host}
 	}
 	return generic.Webhook{} // of distribution, and of GitLab's registry
 }

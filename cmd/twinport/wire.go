@@ -17,6 +17,7 @@ import (
 
 	"github.com/twinport/twinport/config"
 	"github.com/twinport/twinport/providers"
+	"github.com/twinport/twinport/providers/gcr"
 	"github.com/twinport/twinport/providers/generic"
 	"github.com/twinport/twinport/replicator/daemon"
 	"github.com/twinport/twinport/replicator/intake"
@@ -95,8 +96,16 @@ func newState(cfg *config.Config, before *daemon.State, metrics *limit.Metrics) 
 // Secrets print as <redacted> and are read anew at each use.
 func registryPrint(r *config.Registry) string {
 	auth := r.Auth
-	auth.AssumeRole = nil // a pointer, printed below
+	auth.AssumeRole, auth.Azure, auth.Google = nil, nil, nil // pointers, printed below
 	var role config.AssumeRole
+	var azure config.Azure
+	var google config.Google
+	if r.Auth.Azure != nil {
+		azure = *r.Auth.Azure
+	}
+	if r.Auth.Google != nil {
+		google = *r.Auth.Google
+	}
 	if r.Auth.AssumeRole != nil {
 		role = *r.Auth.AssumeRole
 	}
@@ -106,7 +115,8 @@ func registryPrint(r *config.Registry) string {
 	}
 	return fmt.Sprintf("%s %s %s %t %+v %+v %+v %+v %s %s %s %+v %t %+v %v", r.Name, r.Kind, r.Address, r.PlainHTTP, r.TLS, r.Limits.Bandwidth,
 		r.Redirects.Allow, auth, r.Limits.Timezone, fmt.Sprint(r.Limits.Requests, r.Limits.Connections,
-			r.Auth.Password.Origin(), r.Auth.Token.Origin()), r.Region, role, r.Create != nil && r.Create.Missing, *create, err)
+			r.Auth.Password.Origin(), r.Auth.Token.Origin(),
+			r.Auth.Azure != nil, azure, azure.Secret.Origin(), google), r.Region, role, r.Create != nil && r.Create.Missing, *create, err)
 }
 
 // maxPolicy bounds a policy file in bytes.
@@ -149,6 +159,12 @@ func openRegistry(r *config.Registry, metrics *limit.Metrics) (*daemon.Registry,
 	}
 	if role := r.Auth.AssumeRole; role != nil {
 		spec.Auth.AssumeRole = &generic.AssumeRole{ARN: role.ARN, ExternalID: role.ExternalID}
+	}
+	if a := r.Auth.Azure; a != nil {
+		spec.Auth.Azure = &generic.Azure{Tenant: a.Tenant, Client: a.Client, Secret: secret(a.Secret)}
+	}
+	if g := r.Auth.Google; g != nil {
+		spec.Auth.Google = &generic.Google{File: g.File}
 	}
 	var err error
 	if spec.Create, err = createOf(r); err != nil {
@@ -213,6 +229,9 @@ func hooks(cfg *config.Config) []intake.Registry {
 		reg := intake.Registry{Name: r.Name, Prefix: r.Prefix, Decoder: decoder(r)}
 		for _, s := range r.Webhook.Secret {
 			reg.Secrets = append(reg.Secrets, s.Value)
+		}
+		if g := r.Webhook.Google; g != nil {
+			reg.Verify = (&gcr.Verifier{Audience: g.Audience, Email: g.Email}).Verify
 		}
 		list = append(list, reg)
 	}
