@@ -60,30 +60,47 @@ func TestContract(t *testing.T) {
 			t.Parallel()
 			server := httptest.NewServer(c.fake)
 			t.Cleanup(server.Close)
-			username := "robot"
-			if kind == "quay" {
-				username = "team+robot"
-			}
-			spec := generic.Spec{
-				Name: kind, Kind: kind, Host: strings.TrimPrefix(server.URL, "http://"), PlainHTTP: true,
-				Auth: generic.Auth{Username: username, Password: func() (string, error) { return password, nil }},
-			}
-			if kind == "artifactory" {
-				spec.Prefix = "contract" // the key of a repository
-			}
-			transport, err := generic.Transport(spec)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(transport.CloseIdleConnections)
 			c.suite.Open = func(t *testing.T) oci.Registry {
-				reg, err := providers.Open(spec, transport)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return reg
+				return dial(t, kind, server, func(spec *generic.Spec) {
+					if kind == "quay" {
+						spec.Auth.Username = "team+robot"
+					}
+					if kind == "artifactory" {
+						spec.Prefix = "contract" // the key of a repository
+					}
+				})
 			}
 			providertest.Run(t, c.suite)
 		})
 	}
+}
+
+// dial opens a client to a fake.
+func dial(t *testing.T, kind string, server *httptest.Server, change func(*generic.Spec)) oci.Registry {
+	t.Helper()
+	spec := generic.Spec{
+		Name: kind, Kind: kind, Host: strings.TrimPrefix(server.URL, "http://"), PlainHTTP: true,
+		Auth: generic.Auth{Username: "robot", Password: func() (string, error) { return password, nil }},
+	}
+	if change != nil {
+		change(&spec)
+	}
+	transport, err := generic.Transport(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(transport.CloseIdleConnections)
+	reg, err := providers.Open(spec, transport)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return reg
+}
+
+// serve opens a client to a fake of its own.
+func serve(t *testing.T, kind string, fake http.Handler, change func(*generic.Spec)) oci.Registry {
+	t.Helper()
+	server := httptest.NewServer(fake)
+	t.Cleanup(server.Close)
+	return dial(t, kind, server, change)
 }

@@ -47,7 +47,7 @@ func (h *DockerHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.note(r)
 		Fail(w, http.StatusUnauthorized, "UNAUTHORIZED", "authentication required")
 		return
-	case parts != nil && !strings.Contains(parts[1], "/"):
+	case len(parts) > 1 && !strings.Contains(parts[1], "/"):
 		h.note(r)
 		Fail(w, http.StatusUnauthorized, "DENIED", "requested access to the resource is denied")
 		return
