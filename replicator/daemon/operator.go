@@ -66,7 +66,7 @@ func (o Operator) Behind(ctx context.Context, route, destination, after string, 
 	}
 	behind, next, err := o.journal.Behind(ctx, route, destination, after, limit)
 	if err != nil {
-		return api.Behind{}, err
+		return api.Behind{}, usage(err)
 	}
 	out := api.Behind{Behind: []api.BehindTag{}, Next: next}
 	for _, b := range behind {
@@ -79,7 +79,7 @@ func (o Operator) Behind(ctx context.Context, route, destination, after string, 
 func (o Operator) Jobs(ctx context.Context, filter journal.JobFilter) (api.Jobs, error) {
 	jobs, next, err := o.journal.Jobs(ctx, filter)
 	if err != nil {
-		return api.Jobs{}, err
+		return api.Jobs{}, usage(err)
 	}
 	if len(jobs) == 0 { // those of a route that the config had once are shown
 		if err := o.names(filter.Route, filter.Destination); err != nil {
@@ -127,7 +127,7 @@ func (o Operator) Cancel(ctx context.Context, filter journal.JobFilter, actor st
 func (o Operator) Findings(ctx context.Context, filter journal.FindingFilter) (api.Findings, error) {
 	findings, next, err := o.journal.Findings(ctx, filter)
 	if err != nil {
-		return api.Findings{}, err
+		return api.Findings{}, usage(err)
 	}
 	if len(findings) == 0 {
 		if err := o.names(filter.Route, filter.Registry); err != nil {
@@ -343,8 +343,11 @@ func (o Operator) watch(ctx context.Context, names []string, progress func(api.P
 
 // usage turns what the caller got wrong into a UsageError.
 func usage(err error) error {
-	if errors.Is(err, ErrUnknownRoute) {
+	switch {
+	case errors.Is(err, ErrUnknownRoute):
 		return &api.UsageError{Message: err.Error(), Hint: "`twinport status` lists the routes"}
+	case errors.Is(err, journal.ErrPage):
+		return &api.UsageError{Message: err.Error(), Hint: "`after` takes the `next` of the page before"}
 	}
 	return err
 }

@@ -151,7 +151,7 @@ func (d *Daemon) compareAll(ctx context.Context, selected []plan.Route, o SyncOp
 func (d *Daemon) comparePatiently(ctx context.Context, o SweepOptions, patience time.Duration) (SweepReport, error) {
 	for until := d.now().Add(patience); ; {
 		report, err := d.Sweep(ctx, o)
-		passing := len(report.Failed) > 0
+		passing := len(report.Failed) > 0 && report.Sources == nil
 		for _, failed := range report.Failed {
 			passing = passing && (errors.Is(failed, oci.ErrUnreachable) || errors.Is(failed, oci.ErrInterrupted))
 		}

@@ -21,6 +21,8 @@ var (
 	ErrClosed = errors.New("the journal is closed")
 	// ErrUnknown: no such job, finding or route.
 	ErrUnknown = errors.New("unknown")
+	// ErrPage: a filter's After is no Next of ours.
+	ErrPage = errors.New("no page begins there")
 )
 
 // An Intake is what one webhook or one page of a sweep brings; it is committed

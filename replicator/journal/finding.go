@@ -136,10 +136,10 @@ func (j *Journal) Findings(ctx context.Context, f FindingFilter) ([]replicator.F
 func parseFindingToken(token string) (at, id int64, err error) {
 	left, right, _ := strings.Cut(token, ".")
 	if at, err = strconv.ParseInt(left, 36, 64); err != nil {
-		return 0, 0, fmt.Errorf("no page begins at %.64q", token)
+		return 0, 0, fmt.Errorf("%.64q: %w", token, ErrPage)
 	}
 	if id, err = parseID(right); err != nil {
-		return 0, 0, fmt.Errorf("no page begins at %.64q", token)
+		return 0, 0, fmt.Errorf("%.64q: %w", token, ErrPage)
 	}
 	return at, id, nil
 }

@@ -99,7 +99,7 @@ func (j *Journal) selectIDs(ctx context.Context, c *catalog, f JobFilter, newest
 	if f.After != "" {
 		var err error
 		if after, err = parseID(f.After); err != nil {
-			return nil, "", fmt.Errorf("no page begins at %w", err)
+			return nil, "", fmt.Errorf("%.64q: %w", f.After, ErrPage)
 		}
 	}
 	s, err := newSelection(c, f)
