@@ -230,6 +230,7 @@ func checkRegistry(w *walk, path string, into reflect.Value) {
 	}
 	w.only([]field{{key: "create", only: createKinds}}, path, r.Kind, "remove the key")
 	w.only(authTable.fields, join(path, "auth"), r.Kind, "log in with username and password, or token")
+	w.only(eventsTable.fields, join(path, "events"), r.Kind, "remove the key")
 	w.only(webhookTable.fields, join(path, "webhook"), r.Kind, "use secret")
 	if slices.Contains(createKinds, r.Kind) {
 		w.only(createTable.fields, join(path, "create"), r.Kind, "remove the key")

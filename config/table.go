@@ -88,7 +88,7 @@ var registryTable = &object{
 		{key: "limits", kind: limitsTable, doc: "The most it is asked for, by all routes together."},
 		{key: "redirects", kind: redirectsTable, doc: "Where it may send us."},
 		{key: "create", kind: createTable, only: createKinds, doc: "How missing repositories are made."},
-		{key: "events", kind: eventsTable, notYet: true, doc: "Where its events come from when not from its webhook: one of the forms."},
+		{key: "events", kind: eventsTable, doc: "Where its events come from when not from its webhook: one of the forms."},
 	},
 	check: checkRegistry,
 }
@@ -220,9 +220,9 @@ var lifecycleTable = &object{
 var eventsTable = &object{
 	name: "events", doc: "Where a registry's events come from: one of the forms.",
 	fields: []field{
-		{key: "sqs", kind: text{name: "URL", check: checkURL}, doc: "URL of a queue of AWS."},
-		{key: "pubsub", kind: text{name: "subscription"}, doc: "Subscription of Google Cloud."},
-		{key: "poll", kind: duration(""), doc: "Look by itself, so often."},
+		{key: "sqs", kind: text{name: "URL", check: checkURL}, only: []string{"ecr"}, doc: "URL of a queue of AWS, asked with the registry's own identity."},
+		{key: "pubsub", kind: text{name: "subscription"}, notYet: true, only: []string{"gcr"}, doc: "Subscription of Google Cloud."},
+		{key: "poll", kind: duration(""), notYet: true, doc: "Look by itself, so often."},
 	},
 	check: checkEvents,
 }

@@ -5,6 +5,7 @@ import (
 	"github.com/twinport/twinport/providers/acr"
 	"github.com/twinport/twinport/providers/artifactory"
 	"github.com/twinport/twinport/providers/dockerhub"
+	"github.com/twinport/twinport/providers/ecr"
 	"github.com/twinport/twinport/providers/gcr"
 	"github.com/twinport/twinport/providers/generic"
 	"github.com/twinport/twinport/providers/ghcr"
@@ -15,6 +16,9 @@ import (
 	"github.com/twinport/twinport/providers/zot"
 	"github.com/twinport/twinport/replicator/intake"
 )
+
+// senders keeps the certificates of SNS, whatever is reloaded.
+var senders = ecr.NewSenders(nil)
 
 // decoder reads what a registry sends, by its kind.
 func decoder(r *config.Registry) intake.Decoder {
@@ -35,6 +39,8 @@ func decoder(r *config.Registry) intake.Decoder {
 		return nexus.Webhook{Prefix: r.Prefix}
 	case "artifactory":
 		return artifactory.Webhook{Host: r.Host}
+	case "ecr":
+		return ecr.WebhookOf(r.Host, senders)
 	case "acr":
 		return acr.Webhook{}
 	case "gcr":

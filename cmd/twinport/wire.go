@@ -17,6 +17,7 @@ import (
 
 	"github.com/twinport/twinport/config"
 	"github.com/twinport/twinport/providers"
+	"github.com/twinport/twinport/providers/ecr"
 	"github.com/twinport/twinport/providers/gcr"
 	"github.com/twinport/twinport/providers/generic"
 	"github.com/twinport/twinport/replicator/daemon"
@@ -113,10 +114,18 @@ func registryPrint(r *config.Registry) string {
 	if create == nil {
 		create = &generic.Create{}
 	}
-	return fmt.Sprintf("%s %s %s %t %+v %+v %+v %+v %s %s %s %+v %t %+v %v", r.Name, r.Kind, r.Address, r.PlainHTTP, r.TLS, r.Limits.Bandwidth,
+	return fmt.Sprintf("%s %s %s %t %+v %+v %+v %+v %s %s %s %s %+v %t %+v %v", r.Name, r.Kind, r.Address, r.PlainHTTP, r.TLS, r.Limits.Bandwidth,
 		r.Redirects.Allow, auth, r.Limits.Timezone, fmt.Sprint(r.Limits.Requests, r.Limits.Connections,
 			r.Auth.Password.Origin(), r.Auth.Token.Origin(),
-			r.Auth.Azure != nil, azure, azure.Secret.Origin(), google), r.Region, role, r.Create != nil && r.Create.Missing, *create, err)
+			r.Auth.Azure != nil, azure, azure.Secret.Origin(), google), r.Region, queueOf(r), role, r.Create != nil && r.Create.Missing, *create, err)
+}
+
+// queueOf is where a registry's events wait, empty: they come by webhook.
+func queueOf(r *config.Registry) string {
+	if r.Events == nil {
+		return ""
+	}
+	return r.Events.SQS
 }
 
 // maxPolicy bounds a policy file in bytes.
@@ -182,7 +191,13 @@ func openRegistry(r *config.Registry, metrics *limit.Metrics) (*daemon.Registry,
 	if err != nil {
 		return nil, err
 	}
-	return &daemon.Registry{Name: r.Name, Client: client, Gate: gate}, nil
+	opened := &daemon.Registry{Name: r.Name, Client: client, Gate: gate, Prefix: r.Prefix}
+	if queue := queueOf(r); queue != "" {
+		if opened.Queue, err = ecr.NewQueue(spec, queue, transport); err != nil {
+			return nil, err
+		}
+	}
+	return opened, nil
 }
 
 // secret is a config's secret as the rooms take it, nil where there is none.
