@@ -95,7 +95,7 @@ func (r *Registry) noAnswer(c *call, err error) *failure {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		f.quick = true
 	case errors.As(err, &op) && op.Op == "dial":
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE),
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed),
 		strings.Contains(err.Error(), "server closed"), strings.Contains(err.Error(), "connection broken"):
 		e.Kind = oci.ErrInterrupted
 	}
