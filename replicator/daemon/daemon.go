@@ -77,6 +77,7 @@ type Daemon struct {
 	jobs    int
 	history time.Duration
 	oneShot bool
+	room    int64 // laneFull, but for tests
 
 	state atomic.Pointer[State]
 	// swapped is closed and replaced at each reload.
@@ -109,7 +110,7 @@ func New(o Options, state *State) *Daemon {
 	}
 	d := &Daemon{
 		journal: o.Journal, copier: o.Copier, log: o.Log, now: o.Now,
-		jobs: o.Jobs, history: o.History, oneShot: o.OneShot,
+		jobs: o.Jobs, history: o.History, oneShot: o.OneShot, room: laneFull,
 		swapped: make(chan struct{}), sweepNow: make(map[string]chan sweepRequest),
 	}
 	d.state.Store(state)

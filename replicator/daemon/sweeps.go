@@ -408,7 +408,7 @@ func (d *Daemon) emit(ctx context.Context, st *State, route plan.Route, o SweepO
 	return d.acceptPatiently(ctx, batch)
 }
 
-// laneRoom waits while the sweep and backfill lanes hold laneFull rows.
+// laneRoom waits while the lanes below webhook's are full.
 func (d *Daemon) laneRoom(ctx context.Context) error {
 	for {
 		counts, err := d.journal.JobCounts(ctx)
@@ -421,7 +421,7 @@ func (d *Daemon) laneRoom(ctx context.Context) error {
 				waiting += n
 			}
 		}
-		if waiting < laneFull {
+		if waiting < d.room {
 			return nil
 		}
 		t := time.NewTimer(time.Second)
