@@ -26,7 +26,9 @@ var (
 	regionGrammar = regexp.MustCompile(regionPattern)
 	envGrammar    = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 	roleGrammar   = regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]+$`)
-	hostGrammar   = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*$`)
+	// subscriptionGrammar is Pub/Sub's of resource names.
+	subscriptionGrammar = regexp.MustCompile(`^projects/[a-z0-9][a-z0-9.:-]{0,61}/subscriptions/[A-Za-z][A-Za-z0-9._~+%-]{2,254}$`)
+	hostGrammar         = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*$`)
 	// repositoryGrammar is the distribution specification's.
 	repositoryGrammar = regexp.MustCompile(repositoryPattern)
 )
@@ -69,6 +71,13 @@ func checkURL(s string) (what, hint string) {
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") || u.User != nil {
 		return "no URL of a queue", "write it like https://sqs.us-east-1.amazonaws.com/123456789012/NAME"
+	}
+	return "", ""
+}
+
+func checkSubscription(s string) (what, hint string) {
+	if !subscriptionGrammar.MatchString(s) {
+		return quote(s) + " is no subscription", "write it like projects/PROJECT/subscriptions/NAME"
 	}
 	return "", ""
 }

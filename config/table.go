@@ -221,7 +221,7 @@ var eventsTable = &object{
 	name: "events", doc: "Where a registry's events come from: one of the forms.",
 	fields: []field{
 		{key: "sqs", kind: text{name: "URL", check: checkURL}, only: []string{"ecr"}, doc: "URL of a queue of AWS, asked with the registry's own identity."},
-		{key: "pubsub", kind: text{name: "subscription"}, notYet: true, only: []string{"gcr"}, doc: "Subscription of Google Cloud."},
+		{key: "pubsub", kind: text{name: "subscription", check: checkSubscription}, only: []string{"gcr"}, doc: "Subscription of Pub/Sub to the topic `gcr`, as `projects/PROJECT/subscriptions/NAME`; pulled with the registry's own identity."},
 		{key: "poll", kind: duration(""), notYet: true, doc: "Look by itself, so often."},
 	},
 	check: checkEvents,

@@ -125,7 +125,7 @@ func queueOf(r *config.Registry) string {
 	if r.Events == nil {
 		return ""
 	}
-	return r.Events.SQS
+	return r.Events.SQS + r.Events.PubSub // the config takes one alone
 }
 
 // maxPolicy bounds a policy file in bytes.
@@ -192,10 +192,15 @@ func openRegistry(r *config.Registry, metrics *limit.Metrics) (*daemon.Registry,
 		return nil, err
 	}
 	opened := &daemon.Registry{Name: r.Name, Client: client, Gate: gate, Prefix: r.Prefix}
-	if queue := queueOf(r); queue != "" {
-		if opened.Queue, err = ecr.NewQueue(spec, queue, transport); err != nil {
-			return nil, err
-		}
+	switch queue := queueOf(r); {
+	case queue == "":
+	case r.Kind == "gcr":
+		opened.Queue, err = gcr.NewQueue(spec, queue, transport)
+	default:
+		opened.Queue, err = ecr.NewQueue(spec, queue, transport)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return opened, nil
 }
