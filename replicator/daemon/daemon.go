@@ -90,6 +90,7 @@ type Daemon struct {
 	companions companions
 	arrivals   arrivals
 	unsettled  unsettled
+	suspects   suspects
 	journey    counters
 	running    runningJobs
 }

@@ -156,9 +156,9 @@ func (r *run) settle(ctx context.Context, from delivery, t *target, result trans
 	}
 	var report verify.Report
 	if from.tag == "" {
-		report, err = verify.Image(ctx, t.repo, from.root.Digest.String(), verify.Options{Referrers: roots})
+		report, err = verify.Image(ctx, t.repo, from.root.Digest.String(), r.proof(ctx, t.place, roots))
 	} else {
-		report, err = verify.Content(ctx, t.repo, from.root, verify.Options{Referrers: roots})
+		report, err = verify.Content(ctx, t.repo, from.root, r.proof(ctx, t.place, roots))
 	}
 	if err != nil {
 		return fmt.Errorf("prove the copy: %w", err)

@@ -249,7 +249,7 @@ func (r *run) stand(ctx context.Context, from delivery, targets []*target) (holl
 			r.set(out)
 			return nil
 		}
-		report, err := verify.Image(ctx, t.repo, t.job.Tag, verify.Options{})
+		report, err := verify.Image(ctx, t.repo, t.job.Tag, r.proof(ctx, t.place, nil))
 		if err != nil && !errors.Is(err, oci.ErrNotFound) {
 			return err
 		}
@@ -291,7 +291,7 @@ func (r *run) stand(ctx context.Context, from delivery, targets []*target) (holl
 		from.root = root
 	}
 	r.copyReferrers(ctx, from, due, func(t *target, roots []digest.Digest) error {
-		report, err := verify.Content(ctx, t.repo, from.root, verify.Options{Referrers: roots})
+		report, err := verify.Content(ctx, t.repo, from.root, r.proof(ctx, t.place, roots))
 		if err != nil {
 			return err
 		}
@@ -328,7 +328,8 @@ func (r *run) unsound(t *target, report verify.Report) error {
 		c := report.Corrupt[0]
 		r.note(t.job, r.finding(t.job, replicator.FindingCorrupt,
 			fmt.Sprintf("%s holds %s, but its content is not that digest", t.place, c.Digest),
-			"registries keep damaged bytes even when they are pushed again: delete the blob at the registry's storage, then retry"))
+			corruptHint))
+		r.suspects.forget()
 		return fmt.Errorf("%s at %s: %w", c.Digest, t.place, oci.ErrMismatch)
 	}
 	if len(report.Missing) > 0 {

@@ -147,6 +147,7 @@ func (o Operator) Findings(ctx context.Context, filter journal.FindingFilter) (a
 // Acknowledge implements api.Operator.
 func (o Operator) Acknowledge(ctx context.Context, ids []string, actor string) (api.Changed, error) {
 	n, err := o.journal.Acknowledge(ctx, ids, actor)
+	o.suspects.forget()
 	return api.Changed{Changed: n}, err
 }
 

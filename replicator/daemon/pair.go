@@ -184,7 +184,7 @@ func (r *run) proveWanted(ctx context.Context, t *target, e *end) {
 	if r.fresh(&proof, e.digest) {
 		return
 	}
-	report, err := verify.Image(ctx, e.repo, e.digest.String(), verify.Options{})
+	report, err := verify.Image(ctx, e.repo, e.digest.String(), r.proof(ctx, e.place, nil))
 	if err == nil {
 		err = r.unsound(&proof, report)
 	}

@@ -227,7 +227,7 @@ func (r *run) byDigest(ctx context.Context, src *Registry, targets []*target) {
 // standsByDigest proves a manifest that the destination has already: it is not
 // pushed again, or registries that feed each other would tell of it forever.
 func (r *run) standsByDigest(ctx context.Context, from delivery, t *target) bool {
-	report, err := verify.Image(ctx, t.repo, from.root.Digest.String(), verify.Options{})
+	report, err := verify.Image(ctx, t.repo, from.root.Digest.String(), r.proof(ctx, t.place, nil))
 	if err != nil || !report.Sound() {
 		return false // the copy finds out what is wrong
 	}
@@ -301,7 +301,7 @@ func (r *run) referrersOf(ctx context.Context, from delivery, subject, proven di
 	}
 	from.root = root
 	r.copyReferrers(ctx, from, targets, func(t *target, roots []digest.Digest) error {
-		report, err := verify.Content(ctx, t.repo, root, verify.Options{Referrers: roots})
+		report, err := verify.Content(ctx, t.repo, root, r.proof(ctx, t.place, roots))
 		if err != nil {
 			return err
 		}

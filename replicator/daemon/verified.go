@@ -234,12 +234,13 @@ func (v *verification) damaged(ctx context.Context, e expectation, kind replicat
 	v.mu.Unlock()
 	hint := "the next sync or sweep copies it again"
 	if kind == replicator.FindingCorrupt {
-		hint = "delete the blob at the registry's storage, then `twinport sync --full`"
+		hint = corruptHint
 	}
 	v.addFindings(ctx, []replicator.Finding{{
 		Kind: kind, At: v.now(), Route: e.route.Name, Registry: e.place.Registry, Repository: e.place.Repository,
 		Tag: e.tag, Digest: what, Message: fmt.Sprintf("%s:%s: %s is %s", e.place, e.tag, what, kind), Hint: hint,
 	}})
+	v.suspects.forget()
 	if err := v.journal.Void(ctx, []replicator.Place{e.place}); err != nil && ctx.Err() == nil {
 		v.failed(err)
 	}
