@@ -177,7 +177,6 @@ func (id *identity) entraError(ctx context.Context, r *generic.Registry, err err
 	}
 	e := oci.RegistryError{Operation: "log in to Entra", Kind: oci.ErrDenied, Message: firstLine(err.Error()), Hint: hintIdentity}
 	var failed *azidentity.AuthenticationFailedError
-	var unreachable interface{ Timeout() bool }
 	switch {
 	case errors.As(err, &failed) && failed.RawResponse != nil:
 		e.Status = failed.RawResponse.StatusCode
@@ -186,7 +185,7 @@ func (id *identity) entraError(ctx context.Context, r *generic.Registry, err err
 			e.Kind, e.Hint = oci.ErrInterrupted, ""
 		}
 		e.Message = entraMessage(err.Error())
-	case errors.Is(err, oci.ErrUnreachable), errors.As(err, &unreachable):
+	case generic.NoAnswer(err):
 		e.Kind, e.Hint = oci.ErrUnreachable, "check that Entra can be reached from here"
 	case !id.given:
 		return errors.Join(generic.ErrNoLogin, r.Fault(e))

@@ -19,8 +19,8 @@ import (
 // of them. The zero value is ready.
 type Webhook struct{}
 
-// Allows: Event Grid asks before it delivers CloudEvents, from the Azure cloud
-// it is in (Microsoft Learn, "Endpoint validation with CloudEvents schema").
+// Allows knows Event Grid, which asks before it delivers CloudEvents, from the
+// Azure cloud it is in (Microsoft Learn, "Endpoint validation with CloudEvents schema").
 func (Webhook) Allows(origin string) bool {
 	switch origin {
 	case "eventgrid.azure.net", "eventgrid.azure.us", "eventgrid.azure.cn":

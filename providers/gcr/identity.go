@@ -135,7 +135,6 @@ func (id *identity) fault(ctx context.Context, r *generic.Registry, err error) e
 	}
 	e := oci.RegistryError{Operation: "log in to Google Cloud", Kind: oci.ErrDenied, Message: err.Error()}
 	var answered *auth.Error
-	var timeout interface{ Timeout() bool }
 	switch {
 	case errors.Is(err, errNoIdentity):
 		e.Hint = "give the process an identity (GOOGLE_APPLICATION_CREDENTIALS, workload identity, the machine's service account), or set auth.google"
@@ -150,7 +149,7 @@ func (id *identity) fault(ctx context.Context, r *generic.Registry, err error) e
 		default:
 			e.Hint = "check that the service account and its key still exist and are enabled"
 		}
-	case errors.Is(err, oci.ErrUnreachable), errors.As(err, &timeout):
+	case generic.NoAnswer(err):
 		e.Kind, e.Hint = oci.ErrUnreachable, "check that oauth2.googleapis.com, or the metadata server, can be reached from here"
 	default:
 		e.Hint = "check auth.google of this registry"

@@ -22,7 +22,6 @@ import (
 // pubsub is one subscription: it hands out what is not acknowledged.
 type pubsub struct {
 	mu       sync.Mutex
-	google   *providertest.Google
 	waiting  []string // base64 data
 	attempts int      // of each message; 0: no dead letters
 	acked    []string

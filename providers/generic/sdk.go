@@ -1,8 +1,11 @@
 package generic
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"time"
 
@@ -66,4 +69,15 @@ func (r *Registry) Fault(e oci.RegistryError) error {
 // RetryAfter is how long an answer asks to wait, zero where it does not say.
 func RetryAfter(header http.Header) time.Duration {
 	return parseRetryAfter(header.Get("Retry-After"), time.Now())
+}
+
+// NoAnswer tells whether an SDK's call failed on the way: nobody answered it.
+func NoAnswer(err error) bool {
+	var (
+		op     *net.OpError
+		dns    *net.DNSError
+		verify *tls.CertificateVerificationError
+	)
+	return errors.Is(err, oci.ErrUnreachable) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.EOF) ||
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &op) || errors.As(err, &dns) || errors.As(err, &verify)
 }

@@ -219,7 +219,7 @@ func (a *ACR) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case parts != nil && a.refused(w, r, parts):
 	default:
 		a.Upstream.ServeHTTP(w, r)
-		if parts != nil && parts[2] == "manifests" && r.Method == http.MethodPut {
+		if len(parts) > 2 && parts[2] == "manifests" && r.Method == http.MethodPut {
 			a.mu.Lock()
 			if a.pushed == nil {
 				a.pushed = make(map[string]time.Time)
@@ -335,7 +335,7 @@ func (a *ACR) challenge(w http.ResponseWriter, r *http.Request, scopes []string)
 	if strings.HasPrefix(r.Host, "127.") || strings.HasPrefix(r.Host, "localhost") {
 		scheme = "http"
 	}
-	header := fmt.Sprintf(`Bearer realm="%s://%s/oauth2/token",service="%s"`, scheme, r.Host, a.Service)
+	header := fmt.Sprintf(`Bearer realm=%q,service=%q`, scheme+"://"+r.Host+"/oauth2/token", a.Service)
 	if len(scopes) > 0 {
 		header += `,scope="` + strings.Join(scopes, " ") + `"`
 	}

@@ -58,7 +58,7 @@ func (s Storage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.Fail("credentials reached the storage: %s %s", r.Method, r.URL.Path)
 	}
 	parts := fakePaths.FindStringSubmatch(r.URL.Path)
-	if parts == nil || parts[2] != "blobs" {
+	if len(parts) < 4 || parts[2] != "blobs" {
 		http.NotFound(w, r)
 		return
 	}

@@ -316,7 +316,7 @@ func (g *Google) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.Host, "127.") {
 			scheme = "http"
 		}
-		header := fmt.Sprintf(`Bearer realm="%s://%s/v2/token",service="%s"`, scheme, r.Host, r.Host)
+		header := fmt.Sprintf(`Bearer realm=%q,service=%q`, scheme+"://"+r.Host+"/v2/token", r.Host)
 		if scopes := scopesOf(r, parts); len(scopes) > 0 {
 			header += `,scope="` + strings.Join(scopes, " ") + `"`
 		}
