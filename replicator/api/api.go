@@ -5,13 +5,17 @@
 package api
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -141,21 +145,21 @@ func Handler(o Operator, token func() (string, error)) http.Handler {
 		var request struct {
 			Routes []string `json:"routes"`
 		}
-		if err := decode(r, &request); err != nil {
+		if err := decodeSome(r, &request); err != nil {
 			return nil, err
 		}
 		return o.Plan(r.Context(), request.Routes)
 	})
 	mux.HandleFunc("POST /api/v1/sync", stream(func(r *http.Request, progress func(Progress)) (any, error) {
 		var request SyncRequest
-		if err := decode(r, &request); err != nil {
+		if err := decodeSome(r, &request); err != nil {
 			return nil, err
 		}
 		return o.Sync(r.Context(), request, progress)
 	}))
 	mux.HandleFunc("POST /api/v1/verify", stream(func(r *http.Request, progress func(Progress)) (any, error) {
 		var request VerifyRequest
-		if err := decode(r, &request); err != nil {
+		if err := decodeSome(r, &request); err != nil {
 			return nil, err
 		}
 		return o.Verify(r.Context(), request, progress)
@@ -177,26 +181,50 @@ func Handler(o Operator, token func() (string, error)) http.Handler {
 }
 
 // Authorized lets only requests with the bearer token through; where the token
-// is empty, all. A browser's cross-site requests are refused either way, since on
-// loopback there may be no token.
+// is empty, all. What a browser was made to send by another site is refused
+// either way, since on loopback there may be no token: by its origin and, where
+// there is none, by a name that somebody else made to point at this address.
 func Authorized(next http.Handler, token func() (string, error)) http.Handler {
 	guard := http.NewCrossOriginProtection()
 	return guard.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		want, err := token()
-		if want != "" || err != nil {
-			got := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
-			if _, password, ok := r.BasicAuth(); ok {
-				got = password
-			}
-			a, b := sha256.Sum256([]byte(got)), sha256.Sum256([]byte(want))
-			if err != nil || subtle.ConstantTimeCompare(a[:], b[:]) != 1 {
-				w.Header().Set("WWW-Authenticate", `Bearer realm="twinport"`)
-				write(w, http.StatusUnauthorized, Problem{Error: "missing or wrong token", Hint: "send `Authorization: Bearer TOKEN` with the config's api.token"})
+		if want == "" && err == nil {
+			if !isOwnName(r.Host) {
+				write(w, http.StatusForbidden, Problem{
+					Error: fmt.Sprintf("asked for as %.100q", r.Host),
+					Hint:  "without a token this answers to localhost and to addresses alone: set the config's api.token",
+				})
 				return
 			}
+			next.ServeHTTP(w, r)
+			return
+		}
+		got := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if _, password, ok := r.BasicAuth(); ok {
+			got = password
+		}
+		a, b := sha256.Sum256([]byte(got)), sha256.Sum256([]byte(want))
+		if err != nil || subtle.ConstantTimeCompare(a[:], b[:]) != 1 {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="twinport"`)
+			write(w, http.StatusUnauthorized, Problem{Error: "missing or wrong token", Hint: "send `Authorization: Bearer TOKEN` with the config's api.token"})
+			return
 		}
 		next.ServeHTTP(w, r)
 	}))
+}
+
+// isOwnName tells whether a Host is one that no foreign name server decides on.
+func isOwnName(host string) bool {
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	}
+	name = strings.Trim(name, "[]")
+	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
+		return true
+	}
+	_, err := netip.ParseAddr(name)
+	return err == nil
 }
 
 // actor is who asks, for the audit: what the caller says of itself, bounded,
@@ -240,6 +268,8 @@ func stream(f func(r *http.Request, progress func(Progress)) (any, error)) http.
 			return
 		}
 		w.Header().Set("Content-Type", "application/x-ndjson")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header().Set("Cache-Control", "no-store")
 		lines := json.NewEncoder(w)
 		flush := func() { _ = http.NewResponseController(w).Flush() }
 		out, err := f(r, func(p Progress) {
@@ -292,14 +322,32 @@ func write(w http.ResponseWriter, code int, v any) {
 	_, _ = w.Write(append(body, '\n')) // a caller that went away
 }
 
+// decode reads a request's body: one JSON object without fields we do not know.
 func decode(r *http.Request, into any) error {
 	body := http.MaxBytesReader(nil, r.Body, maxRequest)
 	decoder := json.NewDecoder(body)
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(into); err != nil {
+	err := decoder.Decode(into)
+	if err == nil {
+		if _, more := decoder.Token(); !errors.Is(more, io.EOF) {
+			err = errors.New("more than one value")
+		}
+	}
+	if err != nil {
 		return &UsageError{Message: "the request's body: " + err.Error(), Hint: "send the JSON object that the API's page describes"}
 	}
 	return nil
+}
+
+// decodeSome is decode for requests that ask for everything where their body
+// is empty.
+func decodeSome(r *http.Request, into any) error {
+	body := bufio.NewReader(r.Body)
+	if _, err := body.Peek(1); errors.Is(err, io.EOF) {
+		return nil
+	}
+	r.Body = io.NopCloser(body)
+	return decode(r, into)
 }
 
 // JobFilter reads a job filter from a query: id, state (each may repeat),
