@@ -150,6 +150,14 @@ func (d *Daemon) action(ctx context.Context, st *State, route plan.Route, f swee
 		a.Action = "copy"
 	default:
 		a.Action = "move"
+		action, reason, err := d.plannedBetween(ctx, st, route, f)
+		if err != nil {
+			return a, err
+		}
+		if action != "" {
+			a.Action, a.Reason = action, reason
+			return a, nil
+		}
 		record, ok, err := d.journal.Record(ctx, dst.Identity(), f.DestinationRepository, f.Tag)
 		if err != nil {
 			return a, err
