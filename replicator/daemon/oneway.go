@@ -106,6 +106,9 @@ const (
 	settleFirst = 10 * time.Millisecond
 	settleInRun = 4 // waits, each twice the one before
 	settleFor   = 3 * time.Second
+	// settleAgain bounds the wait between two looks at a registry that takes
+	// longer (oci.Settler).
+	settleAgain = 30 * time.Second
 )
 
 // resolve reads what the source's tag names: the whole manifest, or its digest
@@ -161,14 +164,25 @@ const kindUnsettled = "unsettled"
 // little later; false: there has been time enough.
 func (r *run) early(j replicator.Job, why string) bool {
 	age, recent := r.unsettled.age(j, r.now())
-	if j.Lane != replicator.LaneWebhook || !recent {
+	if j.Lane != replicator.LaneWebhook || !recent && age >= r.settles(j) {
 		return false
 	}
 	r.set(journal.Outcome{
-		ID: j.ID, Generation: j.Generation, State: replicator.Waiting, NextAttempt: r.now().Add(max(age, settleFirst)),
-		Error: &replicator.JobError{Kind: kindUnsettled, Message: why},
+		ID: j.ID, Generation: j.Generation, State: replicator.Waiting,
+		NextAttempt: r.now().Add(min(max(age, settleFirst), settleAgain)),
+		Error:       &replicator.JobError{Kind: kindUnsettled, Message: why},
 	})
 	return true
+}
+
+// settles is how long after a push its source may not have the tag yet.
+func (r *run) settles(j replicator.Job) time.Duration {
+	if reg, ok := r.state.Registries[j.Source.Registry]; ok {
+		if slow, ok := reg.Client.(oci.Settler); ok {
+			return slow.Settles()
+		}
+	}
+	return settleFor
 }
 
 // settled has an outcome look again a little later where the source's tag does
