@@ -37,7 +37,7 @@ func (r *Registry) Repositories(ctx context.Context) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		for name, err := range list {
 			if err != nil {
-				yield("", unlistable(err))
+				yield("", unlistable(r.named(err)))
 				return
 			}
 			below, ok := strings.CutPrefix(name, prefix)
@@ -97,11 +97,22 @@ func (p *Repository) Tags(ctx context.Context) iter.Seq2[oci.Tag, error] {
 			if err == nil && tag.Digest != "" && oci.CheckDigest(tag.Digest) != nil {
 				tag.Digest = ""
 			}
-			if !yield(tag, err) || err != nil {
+			if !yield(tag, p.reg.named(err)) || err != nil {
 				return
 			}
 		}
 	}
+}
+
+// named gives an error of a kind's own list the registry's name.
+func (r *Registry) named(err error) error {
+	var refused *oci.RegistryError
+	if errors.As(err, &refused) && refused.Registry == "" {
+		e := *refused
+		e.Registry = r.spec.Name
+		return &e
+	}
+	return err
 }
 
 // tagList is the list of the specification, names alone.
