@@ -244,9 +244,7 @@ func (v *verification) damaged(ctx context.Context, e expectation, kind replicat
 	if err := v.journal.Void(ctx, []replicator.Place{e.place}); err != nil && ctx.Err() == nil {
 		v.failed(err)
 	}
-	if kind == replicator.FindingMissing {
-		v.askSweep(e.route.Name)
-	}
+	v.askSweep(e.route.Name) // what has no record is behind only once it has been compared
 }
 
 func (v *verification) failed(err error) {
