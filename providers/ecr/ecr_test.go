@@ -1,13 +1,18 @@
 package ecr_test
 
 import (
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -64,7 +69,7 @@ func TestContract(t *testing.T) {
 	}
 	run("private", whole, &providertest.ECR{}, nil)
 	run("prefix", whole, &providertest.ECR{}, func(s *generic.Spec) { s.Prefix = "team/x" })
-	run("tokens that end", whole, &providertest.ECR{TokenLife: 50 * time.Millisecond}, nil)
+	run("tokens that end", whole, &providertest.ECR{TokenUses: 3}, nil)
 	run("role", whole, &providertest.ECR{Role: "arn:aws:iam::123456789012:role/twinport", ExternalID: "x"}, func(s *generic.Spec) {
 		s.Auth.AssumeRole = &generic.AssumeRole{ARN: "arn:aws:iam::123456789012:role/twinport", ExternalID: "x"}
 	})
@@ -74,7 +79,7 @@ func TestContract(t *testing.T) {
 	template := whole
 	run("template", template, &providertest.ECR{CreateOnPush: true}, func(s *generic.Spec) { s.Create = nil })
 	run("public", whole, &providertest.ECR{Alias: "a1b2c3"}, nil)
-	run("public, tokens that end", whole, &providertest.ECR{Alias: "a1b2c3", TokenLife: 50 * time.Millisecond}, nil)
+	run("public, tokens that end", whole, &providertest.ECR{Alias: "a1b2c3", TokenUses: 3}, nil)
 }
 
 func TestIdentity(t *testing.T) {
@@ -280,4 +285,84 @@ func TestTagTimes(t *testing.T) {
 			t.Errorf("%+v, %v: want a push time after %s", tag, err, before)
 		}
 	}
+}
+
+// TestSixHours: tokens that end every few minutes and in the middle of uploads
+// fail nothing.
+func TestSixHours(t *testing.T) {
+	for _, alias := range []string{"", "a1b2c3"} {
+		e := &providertest.ECR{Alias: alias, TokenLife: 4 * time.Minute}
+		e.Start(t) // the environment; what follows needs no network
+		t.Setenv("AWS_ENDPOINT_URL", "http://registry.example")
+		e.Registry.Blobs = "http://storage.example"
+		synctest.Test(t, func(t *testing.T) {
+			spec := generic.Spec{
+				Name: "us", Kind: "ecr", Host: "registry.example", Prefix: alias, PlainHTTP: true, Region: "eu-west-1",
+				Redirects: []string{"storage.example"}, Create: &generic.Create{},
+			}
+			open := ecr.New
+			if alias != "" {
+				open = ecr.NewPublic
+			}
+			reg, err := open(spec, providertest.Direct{"registry.example": e, "storage.example": e.Storage()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			repo := reg.Repository("team/app")
+			for n := range 60 {
+				content := providertest.Random(100)
+				desc := providertest.Describe(v1.MediaTypeImageLayer, content)
+				u, _, err := repo.Start(t.Context(), desc, nil)
+				if err != nil {
+					t.Fatalf("after %d minutes: %v", 6*n, err)
+				}
+				if n%2 == 0 {
+					e.Expire()
+				}
+				time.Sleep(3 * time.Minute)
+				if err := u.Put(t.Context(), providertest.Bytes(content)); err != nil {
+					t.Fatalf("after %d minutes: %v", 6*n, err)
+				}
+				providertest.PushImage(t, repo, fmt.Sprintf("t%d", n), nil)
+				time.Sleep(3 * time.Minute)
+			}
+			if n := e.Calls("GetAuthorizationToken"); n < 60 || n > 200 {
+				t.Errorf("%d tokens in six hours", n)
+			}
+		})
+	}
+}
+
+// TestWebIdentity: the identity that IRSA gives a pod.
+func TestWebIdentity(t *testing.T) {
+	e := &providertest.ECR{Role: "arn:aws:iam::123456789012:role/pod"}
+	open := start(t, e, nil)
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("web-identity"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("AWS_ACCESS_KEY_ID", "")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
+	t.Setenv("AWS_ENDPOINT_URL_STS", os.Getenv("AWS_ENDPOINT_URL"))
+	t.Setenv("AWS_ROLE_ARN", e.Role)
+	t.Setenv("AWS_WEB_IDENTITY_TOKEN_FILE", token)
+	providertest.PushImage(t, open(t).Repository("team/app"), "v1", nil)
+	if e.Calls("AssumeRole") != 1 {
+		t.Errorf("STS was asked %d times, want once", e.Calls("AssumeRole"))
+	}
+}
+
+// TestCABundle: AWS's own setting for proxies that look into TLS stops nothing.
+func TestCABundle(t *testing.T) {
+	e := &providertest.ECR{}
+	open := start(t, e, nil)
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	t.Cleanup(server.Close)
+	bundle := filepath.Join(t.TempDir(), "ca.pem")
+	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := os.WriteFile(bundle, cert, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("AWS_CA_BUNDLE", bundle)
+	providertest.PushImage(t, open(t).Repository("team/app"), "v1", nil)
 }

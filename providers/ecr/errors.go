@@ -3,13 +3,13 @@ package ecr
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"strings"
 	"unicode"
 
-	smithyhttp "github.com/aws/smithy-go/transport/http"
-
 	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/twinport/twinport/replicator/oci"
 )
@@ -38,10 +38,15 @@ func apiError(ctx context.Context, registry, service, call, what string, err err
 		e.Status = answer.HTTPStatusCode()
 	}
 	var api smithy.APIError
+	var network net.Error
 	if !errors.As(err, &api) {
 		e.Message = oneLine(rootText(err))
 		switch {
 		case errors.Is(err, oci.ErrUnreachable):
+			e.Kind = oci.ErrUnreachable
+		case asked && errors.As(err, &network) && !strings.Contains(err.Error(), "ec2imds"):
+			// Who gives credentials gave no answer. (The metadata service, which
+			// the chain asks last, is silent where there is none.)
 			e.Kind = oci.ErrUnreachable
 		case asked:
 			e.Kind = oci.ErrDenied

@@ -81,7 +81,7 @@ func TestQueueWaits(t *testing.T) {
 }
 
 func TestQueueHandsOutAgain(t *testing.T) {
-	fake := &providertest.SQS{Visibility: time.Millisecond, MaxReceives: 2}
+	fake := &providertest.SQS{Visibility: time.Nanosecond, MaxReceives: 2}
 	q := queue(t, fake)
 	fake.Send("no event")
 	for n := range 2 {

@@ -145,6 +145,10 @@ func (a *authorizer) refused(ctx context.Context, header http.Header, scopes []s
 					delete(a.tokens, k)
 				}
 			}
+			// what ended one may have ended the other that find would give instead
+			if repository, ok := strings.CutSuffix(key, ":pull"); ok {
+				delete(a.tokens, repository+":pull,push")
+			}
 		}
 		if more := beyond(scopes, chosen.params["scope"]); len(more) > 0 && len(a.extra) < maxTokens && !a.r.ways.OwnScopes {
 			a.extra[key] = more

@@ -26,6 +26,8 @@ type ECR struct {
 	Alias string
 	// TokenLife of GetAuthorizationToken, default 12 h.
 	TokenLife time.Duration
+	// TokenUses, where set, is how many requests a token lets in.
+	TokenUses int
 	// Quotas are operations per second (PutImage); what goes beyond is refused.
 	Quotas map[string]float64
 	// Denied are IAM actions that the identity lacks (ecr:PutImage).
@@ -42,6 +44,7 @@ type ECR struct {
 	repositories map[string]*ECRRepository
 	tokens       map[string]time.Time
 	bearers      map[string]time.Time
+	uses         map[string]int // of tokens, by whichever kind let in
 	calls        []string
 	buckets      map[string]*bucket
 	throttled    int

@@ -138,10 +138,19 @@ func (e *ECR) letIn(r *http.Request) bool {
 	defer e.mu.Unlock()
 	if e.Alias != "" {
 		value, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		return time.Now().Before(e.bearers[value])
+		return time.Now().Before(e.bearers[value]) && e.use(value)
 	}
 	username, password, _ := r.BasicAuth()
-	return username == "AWS" && time.Now().Before(e.tokens[password])
+	return username == "AWS" && time.Now().Before(e.tokens[password]) && e.use(password)
+}
+
+// use counts one request of a token that lives.
+func (e *ECR) use(token string) bool {
+	if e.uses == nil {
+		e.uses = make(map[string]int)
+	}
+	e.uses[token]++
+	return e.TokenUses == 0 || e.uses[token] <= e.TokenUses
 }
 
 // serveBearer is the public registry's realm.
@@ -149,7 +158,7 @@ func (e *ECR) serveBearer(w http.ResponseWriter, r *http.Request) {
 	username, password, _ := r.BasicAuth()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if username != "AWS" || !time.Now().Before(e.tokens[password]) {
+	if username != "AWS" || !time.Now().Before(e.tokens[password]) || !e.use(password) {
 		Fail(w, http.StatusUnauthorized, "UNAUTHORIZED", "Not Authorized")
 		return
 	}
@@ -308,11 +317,19 @@ func (e *ECR) serveSTS(w http.ResponseWriter, r *http.Request, body string) {
 	e.mu.Unlock()
 	form, _ := url.ParseQuery(body)
 	w.Header().Set("Content-Type", "text/xml")
+	if form.Get("Action") == "AssumeRoleWithWebIdentity" && form.Get("WebIdentityToken") == "web-identity" && form.Get("RoleArn") == e.Role {
+		writeKeys(w, "AssumeRoleWithWebIdentity")
+		return
+	}
 	if form.Get("Action") != "AssumeRole" || e.key(r, "") != "AKIAFAKE" || form.Get("RoleArn") != e.Role || form.Get("ExternalId") != e.ExternalID {
 		w.WriteHeader(http.StatusForbidden)
 		_, _ = io.WriteString(w, `<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>not authorized to perform: sts:AssumeRole</Message></Error></ErrorResponse>`)
 		return
 	}
-	_, _ = fmt.Fprintf(w, `<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>ASIAROLE</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken><Expiration>%s</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>`,
-		time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
+	writeKeys(w, "AssumeRole")
+}
+
+func writeKeys(w io.Writer, action string) {
+	_, _ = fmt.Fprintf(w, `<%[1]sResponse><%[1]sResult><Credentials><AccessKeyId>ASIAROLE</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken><Expiration>%[2]s</Expiration></Credentials></%[1]sResult></%[1]sResponse>`,
+		action, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
 }
