@@ -78,3 +78,12 @@ func Rates(kind string) map[oci.Operation]float64 {
 	}
 	return nil
 }
+
+// Pinned tells whether registries of a kind may be several replicas behind one
+// name, so that an image should be pushed to one address alone.
+func Pinned(kind string) bool {
+	// Layers may land on one replica and their manifest on another: the docs
+	// advise to hold DNS still for the length of a push (Microsoft Learn,
+	// "Geo-replication in Azure Container Registry").
+	return kind == "acr"
+}

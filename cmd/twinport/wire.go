@@ -164,7 +164,7 @@ func openRegistry(r *config.Registry, metrics *limit.Metrics) (*daemon.Registry,
 		Auth: generic.Auth{
 			Username: r.Auth.Username, Password: secret(r.Auth.Password), Token: secret(r.Auth.Token), Anonymous: r.Auth.Anonymous,
 		},
-		Redirects: r.Redirects.Allow, Region: r.Region,
+		Redirects: r.Redirects.Allow, Region: r.Region, Pinned: providers.Pinned(r.Kind),
 	}
 	if role := r.Auth.AssumeRole; role != nil {
 		spec.Auth.AssumeRole = &generic.AssumeRole{ARN: role.ARN, ExternalID: role.ExternalID}

@@ -9,10 +9,10 @@ import (
 )
 
 const (
-	// settles is how long a replica may lack what another has taken. "A pull
-	// right after a push may find no manifest until replication completes"
-	// (Microsoft Learn, "Geo-replication in Azure Container Registry"); how long
-	// that takes "depends on image size", so this is ours.
+	// settles is how long a replica may lack what another has taken: a pull
+	// right after a push may find no manifest until replication is through
+	// (Microsoft Learn, "Geo-replication in Azure Container Registry"). How long
+	// that takes depends on the image's size, so this is ours.
 	settles = 10 * time.Minute
 	// maxPending bounds what is remembered; beyond it some are forgotten.
 	maxPending = 20_000

@@ -30,8 +30,8 @@ func classify(op oci.Operation, err *oci.RegistryError) {
 		err.Kind = oci.ErrImmutable
 		err.Hint = "the repository has immutable tags; push to one without, or leave the tag out by tags.exclude"
 	case err.Code == "NAME_UNKNOWN", err.Status == http.StatusNotFound && strings.Contains(message, "repository") && strings.Contains(message, "not found"):
-		// "Creating a repository is a separate operation from pushing": a push
-		// into none is 404 with a sentence that names it.
+		// Creating a repository is a separate operation (Artifact Registry, "Push
+		// and pull images"): a push into none is 404 with a sentence that names it.
 		err.Kind = oci.ErrRepositoryUnknown
 	case strings.Contains(message, "has not been used in project"), strings.Contains(message, "api is not enabled"):
 		err.Kind = oci.ErrDenied

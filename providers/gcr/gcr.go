@@ -33,8 +33,8 @@ var _ oci.Registry = (*Registry)(nil)
 // too, the metadata server alone excepted.
 func New(spec generic.Spec, rt http.RoundTripper) (*Registry, error) {
 	r := &Registry{host: strings.ToLower(spec.Host), create: spec.Create, api: apiAddress()}
-	// "You must use monolithic uploads; chunked uploads are not supported"
-	// (Artifact Registry, "Push and pull images"): so no session is taken up again.
+	// Uploads must be monolithic, chunks are refused (Artifact Registry, "Push
+	// and pull images"): so no session is taken up again.
 	ways := generic.Ways{Classify: classify}
 	auth := spec.Auth
 	if auth.Username == "" && auth.Password == nil && auth.Token == nil && !auth.Anonymous {

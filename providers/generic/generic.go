@@ -82,6 +82,9 @@ type Spec struct {
 	// Redirects are hosts beyond the public internet that blobs, uploads or
 	// token realms may live on: CIDRs, addresses, host[:port], .suffix.
 	Redirects []string
+	// Pinned keeps connections to the registry on one of its addresses, where
+	// the others may be replicas that do not know yet what this one has taken.
+	Pinned bool
 	// Idle ends a request after this long without a byte; default one minute.
 	Idle time.Duration
 }

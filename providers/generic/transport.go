@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"syscall"
 	"time"
@@ -47,11 +48,19 @@ func Transport(spec Spec) (*http.Transport, error) {
 			return allow.checkDialed(address)
 		},
 	}
+	dial := dialer.DialContext
+	if spec.Pinned {
+		own := &url.URL{Scheme: "https", Host: spec.Host}
+		if spec.PlainHTTP {
+			own.Scheme = "http"
+		}
+		dial = (&pin{host: withPort(own), next: dial, now: time.Now}).dial
+	}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	t := &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            dialer.DialContext,
+		DialContext:            dial,
 		TLSClientConfig:        config,
 		TLSHandshakeTimeout:    handshakeTimeout,
 		Protocols:              &protocols,
