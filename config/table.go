@@ -70,7 +70,7 @@ var (
 )
 
 // createKinds make repositories that are missing.
-var createKinds = []string{"ecr", "ecr-public", "gcr"}
+var createKinds = []string{"ecr", "ecr-public", "gcr", "harbor"}
 
 var registryTable = &object{
 	name: "registry", doc: "One registry.",
@@ -201,12 +201,12 @@ var redirectsTable = &object{
 var createTable = &object{
 	name: "create", doc: "How missing repositories are made at a destination.",
 	fields: []field{
-		{key: "missing", kind: truth{}, def: "true", doc: "Make repositories that are missing."},
+		{key: "missing", kind: truth{}, def: "true", doc: "Make repositories that are missing; for `harbor` projects."},
 		{key: "immutableTags", kind: truth{}, only: []string{"ecr", "gcr"}, def: "false", doc: "Tags of new repositories cannot be moved."},
 		{key: "kms", kind: orEmpty{}, only: []string{"ecr", "gcr"}, doc: "Key that encrypts new repositories."},
-		{key: "scan", kind: truth{}, only: []string{"ecr"}, def: "false", doc: "Scan on push."},
+		{key: "scan", kind: truth{}, only: []string{"ecr", "harbor"}, def: "false", doc: "Scan on push."},
 		{key: "lifecycle", kind: lifecycleTable, only: []string{"ecr"}, doc: "Lifecycle policy of new repositories."},
-		{key: "labels", kind: labels{}, doc: "Labels or resource tags of new repositories."},
+		{key: "labels", kind: labels{}, only: []string{"ecr", "ecr-public", "gcr"}, doc: "Labels or resource tags of new repositories."},
 	},
 }
 

@@ -8,18 +8,23 @@ import (
 	"time"
 )
 
-// watchEvery is the time between two looks of Watch.
+// watchEvery is the time between two looks of a Watcher.
 const watchEvery = time.Second
 
-// Watch calls changed after the content of the config file, or of a file it
-// names, has changed, until ctx ends. It looks at contents once a second, which
-// sees what notifications do not: config maps that swap links, and network
-// file systems. A change counts once it has stood still for one look, and a
-// file that is away is waited for, so that none is taken half-written. Begin it
-// before Load: a change in between is then seen at worst twice, never missed.
-// changed runs on Watch's own goroutine, no two at a time.
-func Watch(ctx context.Context, path string, changed func()) {
-	v := newVigil(path)
+// A Watcher sees changes of the config file and of the files it names, from
+// the moment it was made: it is made before Load, so that a change in between
+// is seen at worst twice, never missed.
+type Watcher struct{ vigil *vigil }
+
+// NewWatcher looks at the files for the first time.
+func NewWatcher(path string) *Watcher { return &Watcher{newVigil(path)} }
+
+// Run calls changed after a content has changed, until ctx ends. It looks at
+// contents once a second, which sees what notifications do not: config maps
+// that swap links, and network file systems. A change counts once it has stood
+// still for one look, and a file that is away is waited for, so that none is
+// taken half-written. changed runs on Run's own goroutine, no two at a time.
+func (w *Watcher) Run(ctx context.Context, changed func()) {
 	ticks := time.NewTicker(watchEvery)
 	defer ticks.Stop()
 	for {
@@ -27,7 +32,7 @@ func Watch(ctx context.Context, path string, changed func()) {
 		case <-ctx.Done():
 			return
 		case <-ticks.C:
-			if v.look() {
+			if w.vigil.look() {
 				changed()
 			}
 		}

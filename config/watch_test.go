@@ -38,7 +38,7 @@ func TestWatch(t *testing.T) {
 		var calls atomic.Int32
 		done := make(chan struct{})
 		go func() {
-			Watch(ctx, filepath.Join(dir, "twinport.yaml"), func() { calls.Add(1) })
+			NewWatcher(filepath.Join(dir, "twinport.yaml")).Run(ctx, func() { calls.Add(1) })
 			close(done)
 		}()
 		want := func(n int32, what string) {

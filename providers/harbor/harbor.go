@@ -10,10 +10,14 @@ import (
 )
 
 // New gives a client; every request goes through rt.
-func New(spec generic.Spec, rt http.RoundTripper) (*generic.Registry, error) {
-	return generic.NewWith(spec, rt, generic.Ways{
+func New(spec generic.Spec, rt http.RoundTripper) (*Registry, error) {
+	r, err := generic.NewWith(spec, rt, generic.Ways{
 		Resume: true, Tags: tags, Repositories: repositories(spec.Prefix), Classify: classify,
 	})
+	if err != nil {
+		return nil, err
+	}
+	return &Registry{Registry: r, create: spec.Create}, nil
 }
 
 // classify knows Harbor's words for rules of its projects: they come as 412 or
@@ -21,6 +25,9 @@ func New(spec generic.Spec, rt http.RoundTripper) (*generic.Registry, error) {
 func classify(op oci.Operation, err *oci.RegistryError) {
 	message := strings.ToLower(err.Message)
 	switch {
+	case op == oci.OpCreate && (err.Status == http.StatusUnauthorized || err.Status == http.StatusForbidden):
+		err.Kind = oci.ErrDenied
+		err.Hint = "give the account the right to create projects (a system robot account), or create the project by hand"
 	case err.Code == "PROJECTPOLICYVIOLATION":
 		err.Kind = oci.ErrDenied
 		err.Hint = "the project's policy keeps this image from being pulled (unsigned or vulnerable); change the policy or exempt the account"
@@ -38,6 +45,6 @@ func classify(op oci.Operation, err *oci.RegistryError) {
 		err.Hint = "a proxy-cache project takes no pushes"
 	case err.Status == http.StatusNotFound && strings.Contains(message, "project") && op != oci.OpManifestRead && op != oci.OpBlobRead:
 		err.Kind = oci.ErrRepositoryUnknown
-		err.Hint = "create the project in Harbor"
+		err.Hint = "create the project in Harbor, or set create: {missing: true} for this registry"
 	}
 }

@@ -1,6 +1,7 @@
 package harbor_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http/httptest"
@@ -19,7 +20,7 @@ import (
 
 const password = "api-key-of-robot"
 
-func open(t *testing.T, f *providertest.Harbor, prefix string) *generic.Registry {
+func open(t *testing.T, f *providertest.Harbor, prefix string) *harbor.Registry {
 	t.Helper()
 	return dial(t, serve(t, f), prefix)
 }
@@ -31,7 +32,7 @@ func serve(t *testing.T, f *providertest.Harbor) string {
 	return strings.TrimPrefix(server.URL, "http://")
 }
 
-func dial(t *testing.T, host, prefix string) *generic.Registry {
+func dial(t *testing.T, host, prefix string) *harbor.Registry {
 	t.Helper()
 	spec := generic.Spec{
 		Name: "harbor", Kind: "harbor", Host: host, Prefix: prefix, PlainHTTP: true,
@@ -166,6 +167,53 @@ func TestRefusals(t *testing.T) {
 		}
 		if c.err != nil && strings.Contains(c.err.Error(), password) {
 			t.Errorf("%s tells the password: %v", name, c.err)
+		}
+	}
+}
+
+// TestCreate: a missing project is made where the config says so, once, and
+// `plan` is told beforehand.
+func TestCreate(t *testing.T) {
+	for _, admin := range []bool{true, false} {
+		f := &providertest.Harbor{Fake: &providertest.Fake{}, Admin: admin}
+		host := serve(t, f)
+		spec := generic.Spec{
+			Name: "harbor", Kind: "harbor", Host: host, PlainHTTP: true, Create: &generic.Create{Scan: true},
+			Auth: generic.Auth{Username: "robot$team+ci", Password: func() (string, error) { return password, nil }},
+		}
+		transport, err := generic.Transport(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(transport.CloseIdleConnections)
+		reg, err := harbor.New(spec, transport)
+		if err != nil {
+			t.Fatal(err)
+		}
+		would := func() bool {
+			creator, ok := reg.Repository("fresh/app").(interface {
+				WouldCreate(ctx context.Context) (bool, error)
+			})
+			if !ok {
+				t.Fatal("it cannot tell")
+			}
+			yes, err := creator.WouldCreate(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return yes
+		}
+		if !would() {
+			t.Error("a push would make it, it says not")
+		}
+		desc := providertest.Describe(v1.MediaTypeImageLayer, providertest.Random(10))
+		_, _, err = reg.Repository("fresh/app").Start(t.Context(), desc, nil)
+		var refused *oci.RegistryError
+		switch {
+		case admin && (err != nil || would()):
+			t.Errorf("made: %v, would again: %v", err, would())
+		case !admin && (!errors.Is(err, oci.ErrDenied) || !errors.As(err, &refused) || !strings.Contains(refused.Hint, "create projects")):
+			t.Errorf("not allowed: %v", err)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package providertest
 
 import (
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -21,6 +22,8 @@ type Harbor struct {
 	// Rule is the project whose tags are immutable; Quota the one that is full;
 	// Policy the one whose images may not be pulled.
 	Rule, Quota, Policy string
+	// Admin: the account may make projects.
+	Admin bool
 	// DenyAPI: the account may use the registry alone.
 	DenyAPI bool
 }
@@ -42,7 +45,7 @@ func (h *Harbor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	repo, what, _, writing := writes(r)
 	project, _, nested := strings.Cut(repo, "/")
 	switch _, tag, moving := h.moves(r); {
-	case writing && (!nested || !slices.Contains(h.Projects, project)):
+	case writing && (!nested || !h.project(project)):
 		Fail(w, http.StatusNotFound, "NOT_FOUND", "project "+project+" not found")
 	case moving && project == h.Rule:
 		Fail(w, http.StatusPreconditionFailed, "PRECONDITION", "Failed to process request due to '"+strings.TrimPrefix(repo, project+"/")+":"+tag+"' configured as immutable.")
@@ -61,6 +64,10 @@ func (h *Harbor) api(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	q := r.URL.Query()
+	if r.URL.Path == "/api/v2.0/projects" {
+		h.projects(w, r)
+		return
+	}
 	n, _ := strconv.Atoi(q.Get("page"))
 	size, _ := strconv.Atoi(q.Get("page_size"))
 	if size > 100 || size < 1 {
@@ -86,6 +93,36 @@ func (h *Harbor) api(w http.ResponseWriter, r *http.Request) {
 	}
 	cut, _ := page(found, n, size)
 	answer(w, http.StatusOK, cut)
+}
+
+func (h *Harbor) project(name string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Contains(h.Projects, name)
+}
+
+// projects tells whether one exists, and makes one.
+func (h *Harbor) projects(w http.ResponseWriter, r *http.Request) {
+	var doc struct {
+		Name string `json:"project_name"`
+	}
+	switch {
+	case r.Method == http.MethodHead && h.project(r.URL.Query().Get("project_name")):
+		w.WriteHeader(http.StatusOK)
+	case r.Method == http.MethodHead:
+		w.WriteHeader(http.StatusNotFound)
+	case !h.Admin:
+		Fail(w, http.StatusForbidden, "FORBIDDEN", "Only system admin can create project")
+	case json.NewDecoder(r.Body).Decode(&doc) != nil || doc.Name == "":
+		Fail(w, http.StatusBadRequest, "BAD_REQUEST", "no project_name")
+	case h.project(doc.Name):
+		Fail(w, http.StatusConflict, "CONFLICT", "The project named "+doc.Name+" already exists")
+	default:
+		h.mu.Lock()
+		h.Projects = append(h.Projects, doc.Name)
+		h.mu.Unlock()
+		w.WriteHeader(http.StatusCreated)
+	}
 }
 
 func (h *Harbor) artifacts(w http.ResponseWriter, repo string, n, size int) {
