@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/twinport/twinport/config"
+	"github.com/twinport/twinport/replicator"
 	"github.com/twinport/twinport/replicator/api"
 	"github.com/twinport/twinport/replicator/daemon"
 	"github.com/twinport/twinport/replicator/intake"
@@ -39,11 +41,12 @@ nothing accepted is lost either way. A second SIGTERM ends at once.`,
 		Example: `  twinport serve --config /etc/twinport/twinport.yaml`,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			watcher := config.NewWatcher(o.config)
 			cfg, err := loadConfig(o)
 			if err != nil {
 				return err
 			}
-			return classified(serve(cmd.Context(), o, cfg))
+			return classified(serve(cmd.Context(), o, cfg, watcher))
 		},
 	}
 }
@@ -51,6 +54,7 @@ nothing accepted is lost either way. A second SIGTERM ends at once.`,
 // A server is the running daemon and what a reload swaps in it.
 type server struct {
 	o       *options
+	watcher *config.Watcher
 	log     *zap.Logger
 	journal *journal.Journal
 	daemon  *daemon.Daemon
@@ -60,7 +64,7 @@ type server struct {
 	reload  sync.Mutex
 }
 
-func serve(ctx context.Context, o *options, cfg *config.Config) (err error) {
+func serve(ctx context.Context, o *options, cfg *config.Config, watcher *config.Watcher) (err error) {
 	log, err := newLog(cfg)
 	if err != nil {
 		return err
@@ -78,7 +82,7 @@ func serve(ctx context.Context, o *options, cfg *config.Config) (err error) {
 	defer func() { err = errors.Join(err, j.Close()) }()
 
 	metrics := api.NewMetrics(version())
-	s := &server{o: o, log: log, journal: j, metrics: limit.NewMetrics(metrics.Registry())}
+	s := &server{o: o, watcher: watcher, log: log, journal: j, metrics: limit.NewMetrics(metrics.Registry())}
 	s.cfg.Store(cfg)
 	st, err := newState(cfg, nil, s.metrics)
 	if err != nil {
@@ -234,7 +238,7 @@ func (s *server) watch(ctx context.Context) {
 	watching.Add(1)
 	go func() {
 		defer watching.Done()
-		config.Watch(ctx, s.o.config, func() { s.reloadConfig(ctx, "a file changed") })
+		s.watcher.Run(ctx, func() { s.reloadConfig(ctx, "a file changed") })
 	}()
 	for {
 		select {
@@ -252,9 +256,15 @@ func (s *server) reloadConfig(ctx context.Context, why string) {
 	s.reload.Lock()
 	defer s.reload.Unlock()
 	log := s.log.With(zap.String("component", "config"), zap.String("why", why))
+	refuse := func(err error) {
+		log.Error("the config is not taken", zap.Error(err))
+		if err := s.journal.AddFindings(ctx, []replicator.Finding{notTaken(err, time.Now())}); err != nil && ctx.Err() == nil {
+			log.Warn("write a finding", zap.Error(err))
+		}
+	}
 	cfg, err := config.Load(s.o.config)
 	if err != nil {
-		log.Error("the config is not taken: it has faults", zap.Error(err))
+		refuse(err)
 		return
 	}
 	before := s.cfg.Load()
@@ -265,12 +275,12 @@ func (s *server) reloadConfig(ctx context.Context, why string) {
 	}
 	st, err := newState(cfg, s.daemon.State(), s.metrics)
 	if err != nil {
-		log.Error("the config is not taken", zap.Error(err))
+		refuse(err)
 		return
 	}
 	gone := s.daemon.State().Registries
 	if err := s.daemon.Swap(ctx, st, "config"); err != nil {
-		log.Error("the config is not taken", zap.Error(err))
+		refuse(err)
 		return
 	}
 	s.intake.Swap(hooks(cfg))
@@ -281,4 +291,18 @@ func (s *server) reloadConfig(ctx context.Context, why string) {
 		}
 	}
 	log.Info("config taken", zap.Int("registries", len(cfg.Registries)), zap.Int("routes", len(cfg.Routes)))
+}
+
+// notTaken is the finding of a config that a reload refused: the daemon goes on
+// by the one before, and nobody may have looked at its log.
+func notTaken(err error, now time.Time) replicator.Finding {
+	first, _, more := strings.Cut(err.Error(), "\n")
+	if more {
+		first += " …"
+	}
+	return replicator.Finding{
+		Kind: replicator.FindingConfig, At: now,
+		Message: fmt.Sprintf("a changed config was not taken, the one before still counts: %.400s", first),
+		Hint:    "`twinport validate` shows every fault; acknowledge this once a good one is taken",
+	}
 }
