@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/twinport/twinport/replicator"
@@ -122,7 +123,7 @@ const maxMessage = 500
 
 func bounded(s string) string {
 	if len(s) > maxMessage {
-		return s[:maxMessage] + "…"
+		return strings.ToValidUTF8(s[:maxMessage], "") + "…" // no character is cut in two
 	}
 	return s
 }
