@@ -76,7 +76,7 @@ func TestAFloodOfWebhooksIsKeptInLittleMemory(t *testing.T) {
 
 // P9: a blob of 4 GiB passes through less than 100 MiB.
 func TestABigBlobIsCopiedInLittleMemory(t *testing.T) {
-	w := start(t, setup{exact: true})
+	w := start(t, setup{exact: true, disk: true})
 	size := int64(scaled(4096, 512)) << 20
 	blob := w.content.BigBlob(size)
 	img := w.content.ImageOf(blob)

@@ -22,6 +22,7 @@ type setup struct {
 	relays bool     // notifications go through a relay each
 	silent bool     // no notifications
 	exact  bool     // no race detector: memory or rates are measured
+	disk   bool     // registries keep gigabytes
 	direct bool     // the config names the registries, not their proxies
 	source harness.RegistryOptions
 	lines  []string // further top-level lines
@@ -58,6 +59,7 @@ func build(t *testing.T, s setup) *world {
 		if i == 0 {
 			options = s.source
 		}
+		options.OnDisk = s.disk
 		if !s.silent && (i == 0 || s.twoWay) {
 			endpoint := w.Endpoint(name)
 			if s.relays {

@@ -32,9 +32,12 @@ type RegistryOptions struct {
 	ForeignLayers bool
 	// ReadOnly refuses every write.
 	ReadOnly bool
+	// OnDisk keeps the storage on disk: for gigabytes.
+	OnDisk bool
 }
 
-// A Dist is a real CNCF distribution registry with filesystem storage.
+// A Dist is a real CNCF distribution registry with filesystem storage, in
+// memory where there is room.
 type Dist struct {
 	// Name is for logs; Addr is host:port and stays over restarts.
 	Name, Addr string
@@ -50,7 +53,12 @@ type Dist struct {
 // StartRegistry starts a registry and waits until it answers.
 func StartRegistry(t T, name string, opts RegistryOptions) *Dist {
 	t.Helper()
-	r := &Dist{Name: name, Addr: fmt.Sprintf("127.0.0.1:%d", FreePort(t)), Dir: filepath.Join(t.TempDir(), name), t: t, opts: opts}
+	r := &Dist{Name: name, Addr: fmt.Sprintf("127.0.0.1:%d", FreePort(t)), t: t, opts: opts}
+	if opts.OnDisk {
+		r.Dir = filepath.Join(t.TempDir(), name)
+	} else {
+		r.Dir = quickDir(t, name)
+	}
 	if err := os.MkdirAll(r.root(), 0o755); err != nil {
 		t.Fatalf("%v", err)
 	}
