@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -72,21 +73,27 @@ func TestEveryKindOfPushArrivesByteIdentical(t *testing.T) {
 	t.Logf("pushed %d images in %s", len(all), time.Since(began))
 	for _, name := range []string{"us", "ap"} {
 		c := w.reg[name].Client()
-		harness.WaitFor(t, "everything in "+name, 2*time.Minute, func(ctx context.Context) error {
-			return harness.Each(ctx, len(all), func(ctx context.Context, i int) error {
-				return c.Has(ctx, all[i].repository, all[i].tag, all[i].root, false)
-			})
+		harness.WaitForEach(t, "everything in "+name, 4*time.Minute, len(all), func(ctx context.Context, i int) error {
+			if all[i].tag == "" {
+				_, _, err := c.Manifest(ctx, all[i].repository, all[i].root.Digest.String())
+				return err
+			}
+			_, err := c.Digest(ctx, all[i].repository, all[i].tag)
+			return err
 		})
 	}
-	w.WaitSettled(soon)
+	w.WaitSettled(2 * time.Minute)
 	t.Logf("all proven after %s", time.Since(began))
 	for _, name := range []string{"us", "ap"} {
 		c := w.reg[name].Client()
 		err := harness.Each(t.Context(), len(all), func(ctx context.Context, i int) error {
 			p := all[i]
-			for _, tag := range []string{p.tag, p.again} {
-				if err := c.Has(ctx, p.repository, tag, p.root, true); err != nil {
-					return err
+			if err := c.Has(ctx, p.repository, p.tag, p.root, true); err != nil {
+				return err
+			}
+			if p.again != "" {
+				if d, err := c.Digest(ctx, p.repository, p.again); err != nil || d != p.root.Digest {
+					return fmt.Errorf("%s:%s is %q, want %s: %w", p.repository, p.again, d, p.root.Digest, errors.Join(err, errOtherDigest))
 				}
 			}
 			if p.attached != nil {
@@ -238,3 +245,5 @@ func TestOnlyWhatTheRouteNamesArrivesUnderItsNewName(t *testing.T) {
 		})
 	}
 }
+
+var errOtherDigest = errors.New("not what was pushed")

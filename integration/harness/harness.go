@@ -59,6 +59,21 @@ func WaitFor(t T, what string, deadline time.Duration, check func(ctx context.Co
 	}
 }
 
+// WaitForEach waits until check has returned nil for each of 0…n-1, in order;
+// none is asked again after it has.
+func WaitForEach(t T, what string, deadline time.Duration, n int, check func(ctx context.Context, i int) error) {
+	t.Helper()
+	next := 0
+	WaitFor(t, what, deadline, func(ctx context.Context) error {
+		for ; next < n; next++ {
+			if err := check(ctx, next); err != nil {
+				return fmt.Errorf("number %d of %d: %w", next, n, err)
+			}
+		}
+		return nil
+	})
+}
+
 // Poll is WaitFor without a test: it returns the last error of check.
 func Poll(ctx context.Context, deadline time.Duration, check func(ctx context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
