@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"net/http"
 	"net/http/httptest"
 	"regexp"
 	"slices"
@@ -44,7 +45,7 @@ var sample = regexp.MustCompile(`^(\w+?)(?:\{(.*)\})? ([^ ]+)$`)
 func gather(t *testing.T, m *Metrics) map[string]map[string]float64 {
 	t.Helper()
 	w := httptest.NewRecorder()
-	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	m.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	if w.Code != 200 {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
@@ -143,7 +144,7 @@ func TestTheMetricsPage(t *testing.T) {
 	m := NewMetrics("1")
 	m.Collect(gauges{})
 	w := httptest.NewRecorder()
-	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	m.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	if w.Code != 200 || !strings.Contains(w.Body.String(), "# HELP twinport_jobs ") {
 		t.Errorf("%d %.300s", w.Code, w.Body)
 	}

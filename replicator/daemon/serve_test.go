@@ -173,7 +173,7 @@ func TestDoorsSpeakTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	if resp.StatusCode != 200 || resp.TLS == nil {
+	if resp.StatusCode != http.StatusOK || resp.TLS == nil {
 		t.Errorf("%d", resp.StatusCode)
 	}
 }

@@ -425,7 +425,7 @@ func TestNewestAndAge(t *testing.T) {
 
 func TestRPOStates(t *testing.T) {
 	now := time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
-	at := func(d time.Duration) time.Time { return now.Add(d) }
+	at := now.Add
 	r := plan.Route{RPO: 5 * time.Minute, Sweep: 15 * time.Minute}
 	never := r
 	never.Sweep = 0

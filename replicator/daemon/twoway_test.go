@@ -528,8 +528,6 @@ func TestTwoWaysReferrersAreUnited(t *testing.T) {
 						}
 					}
 				}
-				if t.Failed() {
-				}
 				writes := w.sites["eu"].Count(ocitest.PutManifest) + w.sites["us"].Count(ocitest.PutManifest)
 				time.Sleep(2 * time.Minute)
 				w.settle()

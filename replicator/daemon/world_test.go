@@ -39,11 +39,29 @@ type world struct {
 	copier  transfer.Options
 
 	offset  atomic.Int64 // of the daemon's and the journal's clock
-	echoes  sync.WaitGroup
+	echoes  echoes
 	running bool
 	cancel  context.CancelFunc
 	ended   chan error
 	closed  func()
+}
+
+// echoes counts what is still to be told.
+type echoes struct{ under atomic.Int64 }
+
+func (e *echoes) Go(f func()) {
+	e.under.Add(1)
+	go func() {
+		defer e.under.Add(-1)
+		f()
+	}()
+}
+
+// Wait returns once nothing is to be told any more.
+func (e *echoes) Wait() {
+	for e.under.Load() > 0 {
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // A site is a registry and its gate: every request passes the gate.
@@ -70,10 +88,6 @@ func having(name string, o ocitest.Options) setting {
 
 func idle() setting    { return func(w *world) { w.running = false } }
 func oneShot() setting { return func(w *world) { w.options.OneShot = true } }
-
-func patience(d time.Duration) setting {
-	return func(w *world) { w.copier.ReferrerPatience = d }
-}
 
 // in runs a test in a world of its own.
 func in(t *testing.T, routes []plan.Route, test func(*world), settings ...setting) {
