@@ -335,6 +335,9 @@ func (r *run) done(t *target, from delivery, d digest.Digest, bytes int64, lande
 	if from.tag != "" {
 		r.settled(t.job, d, &out)
 	}
+	if from.tag != "" && t.job.Digest == "" { // the event could not tell what the source's tag names
+		out.History = append(out.History, replicator.TagState{Place: from.place, Tag: from.tag, Digest: d, At: t.job.PushedAt, Cause: "read"})
+	}
 	for _, blob := range landed {
 		out.Locations = append(out.Locations, replicator.Location{Place: t.place, Digest: blob})
 	}

@@ -161,11 +161,11 @@ func TestA404AloneEndsNothing(t *testing.T) {
 			return nil
 		})
 		w.push("eu", app, "v1", image)
-		time.Sleep(time.Minute)
+		time.Sleep(20 * time.Second)
 		if j := w.job("us", app, "v1"); j.State != replicator.Waiting || j.Attempts == 0 {
 			t.Errorf("the job is %s after %d attempts", j.State, j.Attempts)
 		}
-		if s := w.status("prod", "us"); s.Lag < time.Minute {
+		if s := w.status("prod", "us"); s.Lag < 20*time.Second {
 			t.Errorf("lag %s", s.Lag)
 		}
 		mu.Lock()

@@ -120,7 +120,8 @@ func (r *run) look(ctx context.Context, t *target) error {
 		return err
 	}
 	t.looked = r.now()
-	if r.absent.recent(t.place, t.job.Tag, t.looked) {
+	// What is on record was put there after that listing, or is lost.
+	if r.absent.recent(t.place, t.job.Tag, t.looked) && !t.known {
 		t.present = ""
 		return nil
 	}

@@ -222,7 +222,7 @@ func TestUntaggedBothWaysEnds(t *testing.T) {
 			return w.sites["eu"].Count(ocitest.PutManifest) + w.sites["us"].Count(ocitest.PutManifest)
 		}
 		n := counts()
-		time.Sleep(2 * time.Minute)
+		time.Sleep(time.Minute)
 		w.settle()
 		if counts() != n {
 			t.Errorf("%d writes later", counts()-n)

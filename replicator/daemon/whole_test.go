@@ -121,11 +121,11 @@ func TestReferrersThatFail(t *testing.T) {
 					}
 					return
 				}
-				time.Sleep(5 * time.Minute)
+				time.Sleep(90 * time.Second)
 				if us.names(app, "v1") != "" {
 					t.Error("the tag moved without what is required")
 				}
-				if s := w.status("prod", "us"); s.Lag < 5*time.Minute {
+				if s := w.status("prod", "us"); s.Lag < 90*time.Second {
 					t.Errorf("lag %s", s.Lag)
 				}
 				eu.off()
