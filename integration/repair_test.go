@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -67,11 +66,12 @@ func TestASweepRepairsWhatADestinationLost(t *testing.T) {
 				return r.Method == http.MethodPut || r.Method == http.MethodPost
 			}})
 			lose(w, images)
-			w.WaitStatus("prod", "us", "not green", soon, func(r harness.RouteStatus) bool { return !green(r) })
+			behind := func(r harness.RouteStatus) bool { return r.State != "met" || r.Lag != nil && *r.Lag > 0 }
+			w.WaitStatus("prod", "us", "behind", soon, behind)
 			swept := time.Now()
-			w.WaitStatus("prod", "us", "a sweep later, still not green", soon, func(r harness.RouteStatus) bool {
-				if green(r) {
-					t.Fatalf("green before the repair: %s", r)
+			w.WaitStatus("prod", "us", "a sweep later, still behind", soon, func(r harness.RouteStatus) bool {
+				if !behind(r) {
+					t.Fatalf("not behind before the repair: %s", r)
 				}
 				return r.LastSweep != nil && r.LastSweep.After(swept)
 			})
@@ -159,12 +159,46 @@ func TestDeepVerificationFindsCorruptContent(t *testing.T) {
 		t.Errorf("verify says %+v", verified)
 	}
 	w.WaitFinding(soon, "team/app", "", "corrupt")
-	if r := w.Command("status"); r.Code != 1 {
-		t.Errorf("status of a corrupt destination ended with %d: %s", r.Code, r.Stdout)
+	// A registry keeps what it has under a digest: writing it again repairs
+	// nothing, and no HEAD tells. It stays behind until the bytes are right.
+	w.WaitStatus("prod", "us", "behind for some time", soon, func(r harness.RouteStatus) bool {
+		if r.Settled() || r.Proven > 0 {
+			if err := w.us.Has(t.Context(), "team/app", "v1", img, true); err != nil {
+				t.Fatalf("in sync while corrupt: %s: %v", r, err)
+			}
+			return true // the bytes are right again
+		}
+		return r.Lag != nil && *r.Lag > 6
+	})
+}
+
+// verify without a daemon names what is missing.
+func TestVerificationFindsMissingContent(t *testing.T) {
+	t.Parallel()
+	w := build(t, setup{silent: true, route: []string{"rpo: 10m"}})
+	img := w.content.Image(harness.ImageSpec{Layers: 2})
+	w.push("team/app", img, "v1")
+	if r := w.Command("sync"); r.Code != 0 {
+		t.Fatalf("sync ended with %d: %s%s", r.Code, r.Stdout, r.Stderr)
 	}
 	w.reg["us"].RemoveBlob(img.Blobs[2].Digest.String())
-	r = w.Command("verify", "--output", "json")
-	if r.Code != 1 || !strings.Contains(r.Stdout, "missing") {
-		t.Errorf("verify of missing content ended with %d: %s", r.Code, r.Stdout)
+	for range 2 { // once told, it is not forgotten
+		r := w.Command("verify", "--output", "json")
+		var verified struct {
+			Missing []struct{ Registry, Repository, Tag, Digest string }
+		}
+		decode(t, r, &verified)
+		if r.Code != 1 || len(verified.Missing) == 0 || verified.Missing[0].Repository != "team/app" {
+			t.Errorf("verify of missing content ended with %d: %s", r.Code, r.Stdout)
+		}
+	}
+	if r := w.Command("sync"); r.Code != 0 {
+		t.Errorf("sync ended with %d: %s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	if err := w.us.Has(t.Context(), "team/app", "v1", img, true); err != nil {
+		t.Errorf("sync did not repair: %v", err)
+	}
+	if r := w.Command("verify", "--deep"); r.Code != 0 {
+		t.Errorf("verify ended with %d: %s%s", r.Code, r.Stdout, r.Stderr)
 	}
 }
