@@ -244,7 +244,24 @@ func (v *verification) damaged(ctx context.Context, e expectation, kind replicat
 	if err := v.journal.Void(ctx, []replicator.Place{e.place}); err != nil && ctx.Err() == nil {
 		v.failed(err)
 	}
-	v.askSweep(e.route.Name) // what has no record is behind only once it has been compared
+	v.behind(ctx, e)
+	v.askSweep(e.route.Name) // the rest of the repository has lost its records, too
+}
+
+// behind queues what was found damaged, so that it counts as behind from now on
+// until it is proven again.
+func (v *verification) behind(ctx context.Context, e expectation) {
+	if !e.known || e.record.Source.Repository == "" {
+		return // never proven: the sweep finds it
+	}
+	now := v.now()
+	err := v.acceptPatiently(ctx, []replicator.Event{{
+		Action: replicator.Push, Registry: e.route.From, Repository: e.record.Source.Repository, Tag: e.tag, Digest: e.digest,
+		PushedAt: now, ReceivedAt: now, Lane: replicator.LaneManual, Cause: "verify", Destinations: []string{e.place.Registry},
+	}})
+	if err != nil && ctx.Err() == nil {
+		v.failed(fmt.Errorf("queue %s:%s: %w", e.place, e.tag, err))
+	}
 }
 
 func (v *verification) failed(err error) {
