@@ -35,14 +35,16 @@ tags, no sweep can find one whose event was lost.`,
 			}
 			d, err := openReading(cmd.Context(), cfg)
 			return with(d, err, func(op api.Operator) error {
-				if behind {
-					return printBehind(cmd, o, op, route, destination)
-				}
 				status, err := op.Status(cmd.Context())
 				if err != nil {
 					return err
 				}
-				if err := printStatus(cmd.OutOrStdout(), o, status); err != nil {
+				if behind {
+					err = printBehind(cmd, o, op, route, destination)
+				} else {
+					err = printStatus(cmd.OutOrStdout(), o, status)
+				}
+				if err != nil {
 					return err
 				}
 				for _, r := range status.Routes {
