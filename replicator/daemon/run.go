@@ -219,10 +219,17 @@ func (r *run) byDigest(ctx context.Context, src *Registry, targets []*target) {
 			r.gone(t.job, "no tag and no subject: only `untagged: copy` carries it")
 		}
 	}
-	r.deliver(ctx, from, whole)
 	if refs.Subject != nil {
-		r.referrersOf(ctx, from, refs.Subject.Digest, root.Digest, referrers)
+		// Whether or not the source lists it: what is proven is this very manifest.
+		whole = append(whole, r.each(ctx, referrers, func(ctx context.Context, t *target) error {
+			if err := r.awaitSubject(ctx, t, refs.Subject.Digest); err != nil || r.outcome(t.job) != nil {
+				return err
+			}
+			r.standsByDigest(ctx, from, t)
+			return nil
+		})...)
 	}
+	r.deliver(ctx, from, whole)
 }
 
 // standsByDigest proves a manifest that the destination has already: it is not

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -95,6 +96,35 @@ func TestAReferrerPushedByDigest(t *testing.T) {
 			}, having("eu", api), having("us", api))
 		})
 	}
+}
+
+// A referrer that the source does not list (two wrote its fallback index at
+// once) is not called proven by what the index says.
+func TestAReferrerThatIsNotListed(t *testing.T) {
+	in(t, star(), func(w *world) {
+		eu, us := w.sites["eu"], w.sites["us"]
+		image := ocitest.Image("app", 1)
+		w.push("eu", app, "v1", image)
+		w.rest()
+		sbom := ocitest.Artifact("sbom", "application/spdx+json", new(image.Descriptor()))
+		eu.Push(app, "", sbom)
+		ev := w.event("eu", app, "", sbom.Digest())
+		ev.MayRefer = true
+		w.accept(ev)
+		w.rest()
+		if _, ok := w.record("us", app, sbom.Digest().String()); !ok || !us.Has(app, sbom) {
+			t.Errorf("on record %t, there %t", ok, us.Has(app, sbom))
+		}
+		if m, ok := us.Manifest(app, oci.FallbackTag(image.Digest())); !ok || !strings.Contains(string(m.Bytes), sbom.Digest().String()) {
+			t.Error("it is not listed")
+		}
+		writes := us.Count(ocitest.PutManifest)
+		w.accept(ev)
+		w.rest()
+		if n := us.Count(ocitest.PutManifest); n != writes {
+			t.Errorf("%d writes when told again", n-writes)
+		}
+	})
 }
 
 // One that may refer and does not is no image to copy.
