@@ -271,6 +271,15 @@ func TestADamagedSource(t *testing.T) {
 				if s := w.status("prod", "us"); s.Proven != 0 || s.Lag == 0 || s.Refused+s.Failed != 1 {
 					t.Errorf("status %s", s)
 				}
+				// A person has seen it: what is refused is held, and no lag.
+				if test.state == replicator.Refused {
+					if _, err := (Operator{Daemon: w.Daemon}).Acknowledge(context.Background(), []string{findings[0].ID}, "test"); err != nil {
+						t.Fatal(err)
+					}
+					if s := w.status("prod", "us"); s.Held != 1 || s.Lag != 0 {
+						t.Errorf("status after acknowledging: %s", s)
+					}
+				}
 				// Mended and tried again by hand.
 				eu.Push(app, "", image)
 				if _, err := (Operator{Daemon: w.Daemon}).Retry(context.Background(), filterOf(j.ID), "test"); err != nil {

@@ -244,7 +244,9 @@ func (b *batch) acknowledge(id int64) (int64, error) {
 	if err := b.exec(sqlAcknowledge, id); err != nil {
 		return 0, err
 	}
-	if replicator.FindingKind(kind) != replicator.FindingRefused {
+	switch replicator.FindingKind(kind) {
+	case replicator.FindingRefused, replicator.FindingUnsupported, replicator.FindingSourceIncomplete, replicator.FindingCollision:
+	default:
 		return 1, nil
 	}
 	if err := b.flush(); err != nil {
@@ -280,7 +282,9 @@ func (b *batch) holdRefused(registry, repository, tag, named string) error {
 		if err != nil {
 			return err
 		}
-		if r == nil || named != "" && r.digest != "" && r.digest != named {
+		// A finding may name what is wrong below the job's digest: then the
+		// job's error names it, too.
+		if r == nil || named != "" && r.digest != "" && r.digest != named && !strings.Contains(r.err.message, named) {
 			continue
 		}
 		r.state, r.heldBy, r.heldDigest = held, heldByPerson, r.digest
