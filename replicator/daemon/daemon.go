@@ -85,6 +85,10 @@ type Daemon struct {
 	swapped chan struct{}
 	// sweepNow asks for a sweep of routes out of turn.
 	sweepNow map[string]chan sweepRequest
+	// sweeping holds a token for each route: its sweeps never overlap.
+	sweeping map[string]chan struct{}
+	// seeding guards what is read and written of a sweep's state.
+	seeding sync.Mutex
 
 	absent     absences
 	companions companions
@@ -112,7 +116,7 @@ func New(o Options, state *State) *Daemon {
 	d := &Daemon{
 		journal: o.Journal, copier: o.Copier, log: o.Log, now: o.Now,
 		jobs: o.Jobs, history: o.History, oneShot: o.OneShot, room: laneFull,
-		swapped: make(chan struct{}), sweepNow: make(map[string]chan sweepRequest),
+		swapped: make(chan struct{}), sweepNow: make(map[string]chan sweepRequest), sweeping: make(map[string]chan struct{}),
 	}
 	d.state.Store(state)
 	return d

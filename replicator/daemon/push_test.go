@@ -16,8 +16,6 @@ import (
 
 func TestAPushIsCopiedAndProven(t *testing.T) {
 	in(t, []plan.Route{route("prod", "eu", "us", "ap")}, func(w *world) {
-		var mu sync.Mutex
-		took := make(map[string]time.Duration)
 		image := ocitest.MultiArch("app", 3, 2)
 		w.push("eu", app, "v1", image)
 		for _, name := range []string{"us", "ap"} {
@@ -59,7 +57,6 @@ func TestAPushIsCopiedAndProven(t *testing.T) {
 		if len(w.allFindings()) != 0 {
 			t.Errorf("findings:\n%s", w.describe())
 		}
-		_, _ = &mu, took
 	})
 }
 

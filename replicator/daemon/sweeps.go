@@ -26,6 +26,9 @@ const (
 	laneFull = 100_000
 	// sweepSpacing lies between two sweeps of a route that are asked for out of turn.
 	sweepSpacing = 2 * time.Second
+	// cursorHolds is how long at least an interrupted sweep may go on from its
+	// cursor instead of beginning anew.
+	cursorHolds = time.Hour
 	// sweepRetry is when a failed sweep is tried again, if its turn is not sooner.
 	sweepRetry = 30 * time.Second
 )
@@ -187,10 +190,51 @@ func (d *Daemon) noteSeeded(ctx context.Context) {
 		if left > 0 {
 			continue
 		}
-		s.Seeded = true
-		if err := d.journal.SaveSweepState(ctx, s); err == nil {
+		if err := d.seeded(ctx, s.Route, s.Destination); err == nil {
 			d.log.Info("first pass proven", zap.String("route", s.Route), zap.String("destination", s.Destination))
 		}
+	}
+}
+
+// seeded marks a destination's first pass as proven; whatever else a sweep has
+// written of it meanwhile stays.
+func (d *Daemon) seeded(ctx context.Context, route, destination string) error {
+	d.seeding.Lock()
+	defer d.seeding.Unlock()
+	s, err := d.journal.SweepState(ctx, route, destination)
+	if err != nil {
+		return err
+	}
+	s.Seeded = true
+	return d.journal.SaveSweepState(ctx, s)
+}
+
+// saveSwept writes a sweep's state; a first pass that was proven meanwhile stays so.
+func (d *Daemon) saveSwept(ctx context.Context, s *replicator.SweepState) error {
+	d.seeding.Lock()
+	defer d.seeding.Unlock()
+	now, err := d.journal.SweepState(ctx, s.Route, s.Destination)
+	if err != nil {
+		return err
+	}
+	s.Seeded = s.Seeded || now.Seeded
+	return d.journal.SaveSweepState(ctx, *s)
+}
+
+// takeTurn waits until no other sweep of the route runs; over ends the turn.
+func (d *Daemon) takeTurn(ctx context.Context, route string) (over func(), err error) {
+	d.mu.Lock()
+	turn, ok := d.sweeping[route]
+	if !ok {
+		turn = make(chan struct{}, 1)
+		d.sweeping[route] = turn
+	}
+	d.mu.Unlock()
+	select {
+	case turn <- struct{}{}:
+		return func() { <-turn }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
 }
 
@@ -226,6 +270,13 @@ func (d *Daemon) Sweep(ctx context.Context, o SweepOptions) (SweepReport, error)
 		ctx = oci.WithBackground(ctx)
 	}
 	narrowed := o.OnlyRepository != "" || o.OnlyTag != ""
+	if !narrowed {
+		over, err := d.takeTurn(ctx, route.Name)
+		if err != nil {
+			return SweepReport{}, err
+		}
+		defer over()
+	}
 	states := make(map[string]*replicator.SweepState, len(route.To))
 	started := d.now()
 	cursor := ""
@@ -236,7 +287,10 @@ func (d *Daemon) Sweep(ctx context.Context, o SweepOptions) (SweepReport, error)
 		}
 		states[to] = &s
 		s.Route, s.Destination = route.Name, to
-		if s.Cursor != "" && !o.Full && !narrowed && (cursor == "" || s.Cursor < cursor) {
+		if s.Cursor != "" && (o.Full || o.Manual || narrowed || started.Sub(s.StartedAt) > max(2*route.Sweep, cursorHolds)) {
+			s.Cursor = "" // what lies before it is to be compared now
+		}
+		if s.Cursor != "" && (cursor == "" || s.Cursor < cursor) {
 			cursor = s.Cursor
 			started = s.StartedAt
 		}
@@ -256,7 +310,7 @@ func (d *Daemon) Sweep(ctx context.Context, o SweepOptions) (SweepReport, error)
 		}
 		for _, to := range route.To {
 			states[to].Cursor = cursor
-			if err := d.journal.SaveSweepState(ctx, *states[to]); err != nil {
+			if err := d.saveSwept(ctx, states[to]); err != nil {
 				return err
 			}
 		}
@@ -312,7 +366,7 @@ func (d *Daemon) Sweep(ctx context.Context, o SweepOptions) (SweepReport, error)
 		} else {
 			s.FailedAt, s.Error = d.now(), bounded(fmt.Sprint(destErr))
 		}
-		if serr := d.journal.SaveSweepState(ctx, *s); serr != nil {
+		if serr := d.saveSwept(ctx, s); serr != nil {
 			err = errors.Join(err, serr)
 		}
 	}

@@ -526,3 +526,106 @@ func TestAnAbsenceThatIsNoLongerTrue(t *testing.T) {
 		}
 	})
 }
+
+func TestSweepsOfARouteDoNotOverlap(t *testing.T) {
+	in(t, swept(), func(w *world) {
+		w.firstPass()
+		fill(w.sites["eu"], 2, 2)
+		var under, most atomic.Int32
+		w.sites["eu"].on(func(_ context.Context, c ocitest.Call) error {
+			if c.Method == ocitest.Catalog {
+				if n := under.Add(1); n > most.Load() {
+					most.Store(n)
+				}
+				time.Sleep(5 * time.Second)
+				under.Add(-1)
+			}
+			return nil
+		})
+		ended := make(chan error, 3)
+		for range cap(ended) {
+			go func() {
+				_, err := w.Sweep(context.Background(), SweepOptions{Route: "prod", Manual: true})
+				ended <- err
+			}()
+		}
+		for range cap(ended) {
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+		if most.Load() != 1 {
+			t.Errorf("%d sweeps at once", most.Load())
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		go func() { _, _ = w.Sweep(context.Background(), SweepOptions{Route: "prod"}) }()
+		time.Sleep(10 * time.Millisecond)
+		if _, err := w.Sweep(ctx, SweepOptions{Route: "prod"}); err == nil {
+			t.Error("a sweep that waited in vain says it is complete")
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
+// What lies before an interrupted sweep's cursor is compared anew by whoever
+// asks for a comparison now, and where the interruption was long.
+func TestACursorIsNotAlwaysGoneOnFrom(t *testing.T) {
+	for name, compare := range map[string]func(*world) error{
+		"a sync": func(w *world) error {
+			_, err := w.Sync(context.Background(), SyncOptions{RetryFor: time.Minute})
+			return err
+		},
+		"a sweep after a long time": func(w *world) error {
+			w.jump(3 * time.Hour)
+			time.Sleep(5 * time.Second)
+			if _, err := w.Sweep(context.Background(), SweepOptions{Route: "prod"}); err != nil {
+				return err
+			}
+			w.rest()
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, swept(), func(w *world) {
+				ctx := context.Background()
+				image := ocitest.Image("app", 1)
+				w.sites["eu"].Push("a/app", "v1", image)
+				err := w.journal.SaveSweepState(ctx, replicator.SweepState{Route: "prod", Destination: "us", Cursor: "m", StartedAt: w.clock().Add(-time.Minute)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := compare(w); err != nil {
+					t.Fatal(err)
+				}
+				w.proven("us", "a/app", "v1", image)
+			}, oneShot())
+		})
+	}
+}
+
+// The mark of a proven first pass and a sweep that runs meanwhile do not undo
+// each other.
+func TestSeededSurvivesASweep(t *testing.T) {
+	in(t, swept(), func(w *world) {
+		ctx := context.Background()
+		w.halt()
+		fill(w.sites["eu"], 1, 1)
+		if _, err := w.Sweep(ctx, SweepOptions{Route: "prod"}); err != nil {
+			t.Fatal(err)
+		}
+		var once atomic.Bool
+		w.sites["eu"].on(func(_ context.Context, c ocitest.Call) error {
+			if c.Method == ocitest.Catalog && !once.Swap(true) {
+				return w.seeded(ctx, "prod", "us")
+			}
+			return nil
+		})
+		if _, err := w.Sweep(ctx, SweepOptions{Route: "prod"}); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := w.journal.SweepState(ctx, "prod", "us"); err != nil || !s.Seeded {
+			t.Errorf("%+v, %v", s, err)
+		}
+	})
+}

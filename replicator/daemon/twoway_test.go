@@ -380,7 +380,7 @@ func TestTwoWaysConvergeAfterACrash(t *testing.T) {
 					w.push("eu", app, "v1", second)
 					<-cut
 					// The process is gone: what it does from here on has no journal.
-					d, cancel, ended := w.Daemon, w.cancel, w.ended
+					cancel, ended := w.cancel, w.ended
 					if !arrived {
 						us.on(func(_ context.Context, c ocitest.Call) error {
 							if c.Method == ocitest.PutManifest && c.Reference == "v1" {
@@ -393,7 +393,6 @@ func TestTwoWaysConvergeAfterACrash(t *testing.T) {
 					cancel()
 					close(crashed)
 					<-ended
-					_ = d
 					us.off()
 					w.open()
 					switch meanwhile {
