@@ -270,7 +270,7 @@ func (r *run) companion(ctx context.Context, src *Registry, targets []*target) {
 }
 
 // subjectTries bounds how often a companion waits for a subject that is not there.
-const subjectTries = 4
+const subjectTries = 6
 
 // awaitSubject lets a companion pass once its subject is at the destination. A
 // subject that does not come is one that no route carries.
@@ -287,7 +287,7 @@ func (r *run) awaitSubject(ctx context.Context, t *target, subject digest.Digest
 	}
 	r.set(journal.Outcome{
 		ID: t.job.ID, Generation: t.job.Generation, State: replicator.Waiting, Counted: true,
-		NextAttempt: r.now().Add(backoff(t.job.Attempts + 2)),
+		NextAttempt: r.now().Add(backoff(t.job.Attempts)),
 		Error:       &replicator.JobError{Kind: "subject", Message: fmt.Sprintf("its subject %s is not at the destination yet", subject)},
 	})
 	return nil
