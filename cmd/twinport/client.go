@@ -234,6 +234,14 @@ func (c *client) Behind(ctx context.Context, route, destination, after string, l
 	return out, err
 }
 
+// chosenQuery is jobQuery for what changes jobs: the command has asked for
+// --all where there is no filter.
+func chosenQuery(f journal.JobFilter) url.Values {
+	q := jobQuery(f)
+	q.Set("all", "true")
+	return q
+}
+
 func jobQuery(f journal.JobFilter) url.Values {
 	q := url.Values{
 		"id": f.IDs, "route": {f.Route}, "destination": {f.Destination}, "repository": {f.Repository},
@@ -262,12 +270,12 @@ func (c *client) Job(ctx context.Context, id string) (out api.Job, err error) {
 }
 
 func (c *client) Retry(ctx context.Context, f journal.JobFilter, _ string) (out api.Changed, err error) {
-	err = c.call(ctx, http.MethodPost, "/api/v1/jobs/retry", jobQuery(f), nil, &out)
+	err = c.call(ctx, http.MethodPost, "/api/v1/jobs/retry", chosenQuery(f), nil, &out)
 	return out, err
 }
 
 func (c *client) Cancel(ctx context.Context, f journal.JobFilter, _ string) (out api.Changed, err error) {
-	err = c.call(ctx, http.MethodPost, "/api/v1/jobs/cancel", jobQuery(f), nil, &out)
+	err = c.call(ctx, http.MethodPost, "/api/v1/jobs/cancel", chosenQuery(f), nil, &out)
 	return out, err
 }
 

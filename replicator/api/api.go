@@ -87,14 +87,14 @@ func Handler(o Operator, token func() (string, error)) http.Handler {
 	})
 	get("/api/v1/jobs/{id}", func(r *http.Request) (any, error) { return o.Job(r.Context(), r.PathValue("id")) })
 	post("/api/v1/jobs/retry", func(r *http.Request) (any, error) {
-		filter, err := JobFilter(r.URL.Query())
+		filter, err := chosenJobs(r.URL.Query())
 		if err != nil {
 			return nil, err
 		}
 		return o.Retry(r.Context(), filter, actor(r))
 	})
 	post("/api/v1/jobs/cancel", func(r *http.Request) (any, error) {
-		filter, err := JobFilter(r.URL.Query())
+		filter, err := chosenJobs(r.URL.Query())
 		if err != nil {
 			return nil, err
 		}
@@ -348,6 +348,20 @@ func decodeSome(r *http.Request, into any) error {
 	}
 	r.Body = io.NopCloser(body)
 	return decode(r, into)
+}
+
+// chosenJobs is JobFilter for what changes jobs: without any filter it takes
+// `all=true`, so that a forgotten one does not change every job there is.
+func chosenJobs(q map[string][]string) (journal.JobFilter, error) {
+	f, err := JobFilter(q)
+	if err != nil {
+		return f, err
+	}
+	chosen := len(f.IDs)+len(f.States) > 0 || f.Lane != nil || f.Route+f.Destination+f.Repository+f.Tag+f.ErrorKind != ""
+	if all := q["all"]; !chosen && (len(all) == 0 || all[0] != "true") {
+		return f, &UsageError{Message: "no filter selects the jobs to change", Hint: "name them by id, filter them, or say all=true"}
+	}
+	return f, nil
 }
 
 // JobFilter reads a job filter from a query: id, state (each may repeat),

@@ -37,6 +37,8 @@ func TestEveryAddress(t *testing.T) {
 		{"GET", "/api/v1/jobs/1abc", "", 200, "job 1abc"},
 		{"POST", "/api/v1/jobs/retry?id=a", "", 200, "retry ids=[a]"},
 		{"POST", "/api/v1/jobs/retry?state=nope", "", 400, ""},
+		{"POST", "/api/v1/jobs/retry", "", 400, ""},
+		{"POST", "/api/v1/jobs/cancel?limit=5", "", 400, ""},
 		{"POST", "/api/v1/jobs/cancel?route=prod&state=waiting", "", 200, "cancel ids=[] states=[waiting] route=prod"},
 		{"POST", "/api/v1/jobs/cancel?lane=nope", "", 400, ""},
 		{"GET", "/api/v1/findings", "", 200, "findings ids=[] kind= route= registry= acknowledged=any after= limit=0"},
