@@ -28,7 +28,7 @@ build: ## build the static binary: ./twinport
 
 test: race-check unit integration ## unit and integration tests of both modules, with the race detector where there is a C compiler
 
-unit: $(BIN)/test
+unit: $(BIN)/test registry
 	$(if $(RACE),CGO_ENABLED=1) $(BIN)/test test $(RACE) -timeout $(TIMEOUT) $(TESTFLAGS) ./...
 
 integration: $(BIN)/test daemon $(if $(RACE),daemon-race) registry
