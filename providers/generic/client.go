@@ -69,9 +69,10 @@ func (c *call) succeeds(status int) bool {
 // A payload is what a request sends.
 type payload struct {
 	bytes []byte // held whole, may be sent again
-	// open gives the bytes of a stream; it is asked again only where the
-	// registry has refused the request without reading it.
+	// open gives the bytes of a stream; unless they are kept it is asked again
+	// only where the registry has refused the request without reading it.
 	open func(context.Context) (io.ReadCloser, error)
+	kept bool
 	size int64
 }
 
@@ -288,7 +289,18 @@ func (p *payload) attach(ctx context.Context, req *http.Request, w *watch) (*sen
 	}
 	stream := &sendBody{ReadCloser: body, w: w}
 	req.Body, req.ContentLength = stream, p.size
-	req.Header.Set("Expect", "100-continue")
+	if !p.kept {
+		req.Header.Set("Expect", "100-continue")
+		return stream, nil
+	}
+	req.Header["X-Idempotency-Key"] = nil
+	req.GetBody = func() (io.ReadCloser, error) {
+		body, err := p.open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return &sendBody{ReadCloser: body, w: w}, nil
+	}
 	return stream, nil
 }
 

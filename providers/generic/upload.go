@@ -18,7 +18,8 @@ import (
 )
 
 const (
-	// smallBlob is the size up to which a blob is held whole until its 201.
+	// smallBlob is the size up to which a body can be opened anew at any time
+	// (oci.Body), so that it may be sent again without having asked.
 	smallBlob = 1 << 20
 	// fruitless bounds the goes at one session that bring it no further;
 	// maxResumes bounds all.
@@ -101,11 +102,7 @@ func (u *upload) call(method string, to *url.URL) call {
 // what it has received, the rest follows; elsewhere the session is lost
 // (ErrUploadUnknown).
 func (u *upload) Put(ctx context.Context, body oci.Body) error {
-	small, err := u.hold(ctx, body)
-	if err != nil {
-		return err
-	}
-	err = u.finish(ctx, body, small, 0)
+	err := u.finish(ctx, body, 0)
 	offset, stuck := int64(0), 0
 	for try := 1; err != nil; try++ {
 		var throttled *oci.ThrottledError
@@ -113,7 +110,7 @@ func (u *upload) Put(ctx context.Context, body oci.Body) error {
 		switch {
 		case ctx.Err() != nil, errors.As(err, &foreign):
 			return err
-		case errors.Is(err, oci.ErrUploadUnknown), errors.Is(err, oci.ErrMismatch) && (small != nil || try > 1):
+		case errors.Is(err, oci.ErrUploadUnknown), errors.Is(err, oci.ErrMismatch) && (u.small() || try > 1):
 			// The session is gone or out of step: an answer may have been lost
 			// after the registry had stored the blob.
 			return u.settle(ctx, err)
@@ -150,64 +147,33 @@ func (u *upload) Put(ctx context.Context, body oci.Body) error {
 		if try > maxResumes {
 			return err
 		}
-		err = u.goOn(ctx, body, small, kept)
+		err = u.goOn(ctx, body, kept)
 	}
 	u.done = true
 	return nil
 }
 
-// hold reads a small blob whole and looks whether it is what it should be; nil
-// for larger ones.
-func (u *upload) hold(ctx context.Context, body oci.Body) ([]byte, error) {
-	if u.desc.Size > smallBlob {
-		return nil, nil
-	}
-	what := "PUT upload " + u.p.full + "@" + u.desc.Digest.String()
-	r, err := body.Open(ctx, 0)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %s: open content: %w", u.p.reg.spec.Name, what, err)
-	}
-	defer r.Close()
-	small := make([]byte, 0, u.desc.Size+1)
-	for len(small) < cap(small) {
-		n, err := r.Read(small[len(small):cap(small)])
-		small = small[:len(small)+n]
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %s: read content: %w", u.p.reg.spec.Name, what, err)
-		}
-	}
-	if int64(len(small)) != u.desc.Size || u.desc.Digest.Algorithm().FromBytes(small) != u.desc.Digest {
-		return nil, fmt.Errorf("%s: %s: content to send: %w", u.p.reg.spec.Name, what, oci.ErrMismatch)
-	}
-	return small, nil
-}
+func (u *upload) small() bool { return u.desc.Size <= smallBlob }
 
 // payload is what is left from an offset.
-func (u *upload) payload(body oci.Body, small []byte, offset int64) *payload {
-	if small != nil || offset == u.desc.Size {
-		rest := &payload{}
-		if small != nil {
-			rest.bytes = small[offset:]
-		}
-		return rest
+func (u *upload) payload(body oci.Body, offset int64) *payload {
+	if offset == u.desc.Size {
+		return &payload{}
 	}
-	return &payload{size: u.desc.Size - offset, open: func(ctx context.Context) (io.ReadCloser, error) {
+	return &payload{size: u.desc.Size - offset, kept: u.small(), open: func(ctx context.Context) (io.ReadCloser, error) {
 		return body.Open(ctx, offset)
 	}}
 }
 
 // finish sends what is left from an offset and closes the session.
-func (u *upload) finish(ctx context.Context, body oci.Body, small []byte, offset int64) error {
+func (u *upload) finish(ctx context.Context, body oci.Body, offset int64) error {
 	to := *u.session
 	q := to.Query()
 	q.Set("digest", u.desc.Digest.String())
 	to.RawQuery = q.Encode()
 	c := u.call(http.MethodPut, &to)
 	c.header.Set("Content-Type", "application/octet-stream")
-	c.body = u.payload(body, small, offset)
+	c.body = u.payload(body, offset)
 	c.accept = []int{http.StatusCreated, http.StatusNoContent, http.StatusOK}
 	c.tries, c.patient = 1, true // the session is asked before anything is sent again
 	a, err := u.p.reg.do(ctx, c)
@@ -222,14 +188,14 @@ func (u *upload) finish(ctx context.Context, body oci.Body, small []byte, offset
 }
 
 // goOn takes a broken upload up where the registry has it.
-func (u *upload) goOn(ctx context.Context, body oci.Body, small []byte, offset int64) error {
+func (u *upload) goOn(ctx context.Context, body oci.Body, offset int64) error {
 	if offset == 0 || offset == u.desc.Size {
-		return u.finish(ctx, body, small, offset)
+		return u.finish(ctx, body, offset)
 	}
 	c := u.call(http.MethodPatch, u.session)
 	c.header.Set("Content-Type", "application/octet-stream")
 	c.header.Set("Content-Range", fmt.Sprintf("%d-%d", offset, u.desc.Size-1))
-	c.body = u.payload(body, small, offset)
+	c.body = u.payload(body, offset)
 	c.accept = []int{http.StatusAccepted, http.StatusNoContent, http.StatusCreated}
 	c.tries, c.patient = 1, true
 	a, err := u.p.reg.do(ctx, c)
@@ -239,7 +205,7 @@ func (u *upload) goOn(ctx context.Context, body oci.Body, small []byte, offset i
 	if err := u.moved(a); err != nil {
 		return err
 	}
-	return u.finish(ctx, body, small, u.desc.Size)
+	return u.finish(ctx, body, u.desc.Size)
 }
 
 // reopened tells bytes that are gone (ErrUnsupported of the body) as a lost
