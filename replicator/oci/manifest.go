@@ -17,6 +17,10 @@ const (
 	MaxReferences = 20000
 	// MaxDepth bounds how deep indexes nest.
 	MaxDepth = 8
+	// MaxValues bounds the values of one JSON document that a registry gives:
+	// some megabytes of empty lists would take a hundred times as much decoded.
+	// MaxReferences descriptors of twenty fields fit.
+	MaxValues = 400_000
 )
 
 // Media types that image-spec does not name.
@@ -68,7 +72,7 @@ type References struct {
 
 // ParseReferences reads what a manifest names. Schema 1 gives ErrUnsupported; a
 // manifest that is no such JSON, names an unusable digest or a negative size,
-// or names more than MaxReferences, gives ErrInvalid.
+// or names more than MaxReferences, or holds more than MaxValues, gives ErrInvalid.
 func ParseReferences(m Manifest) (References, error) {
 	var doc struct {
 		SchemaVersion int               `json:"schemaVersion"`
@@ -84,6 +88,9 @@ func ParseReferences(m Manifest) (References, error) {
 	}
 	if m.MediaType == MediaTypeDockerSchema1 || m.MediaType == MediaTypeDockerSchema1Sig {
 		return References{}, fmt.Errorf("schema 1 manifest %s: %w", m.Digest, ErrUnsupported)
+	}
+	if n := CountValues(m.Bytes); n > MaxValues {
+		return References{}, fmt.Errorf("manifest %s holds %d values, at most %d are read: %w", m.Digest, n, MaxValues, ErrInvalid)
 	}
 	if err := json.Unmarshal(m.Bytes, &doc); err != nil {
 		return References{}, fmt.Errorf("manifest %s is not JSON: %w", m.Digest, ErrInvalid)
