@@ -60,6 +60,7 @@ type Registry struct {
 	requests  *queue
 	tokens    *queue
 	breaker   breaker
+	silence   silence
 
 	mu     sync.Mutex
 	counts map[oci.Operation]int64
@@ -177,6 +178,7 @@ func (r *Registry) note(op oci.Operation, status int, took time.Duration, o outc
 	r.counts[op]++
 	r.mu.Unlock()
 	r.metrics.request(r.spec.Registry, op, status, took)
+	r.silence.note(op, status, o, time.Now())
 	switch {
 	case o == overloaded:
 		r.unreached.Add(1)
