@@ -103,6 +103,10 @@ const (
 		WHERE registry = $1 AND repository = $2 AND tag = $3 ORDER BY at DESC, id DESC LIMIT 1000 OFFSET $4)`
 	sqlHistory = `SELECT at, digest, cause FROM tag_states
 		WHERE registry = $1 AND repository = $2 AND tag = $3 AND at <= $4 ORDER BY at DESC, id DESC LIMIT $5`
+	sqlTagStates = `SELECT s.tag, s.at, s.digest, s.cause FROM tag_states s
+		WHERE s.registry = $1 AND s.repository = $2 AND s.tag >= $3 AND NOT EXISTS (SELECT 1 FROM tag_states n
+		WHERE n.registry = s.registry AND n.repository = s.repository AND n.tag = s.tag AND (n.at, n.id) > (s.at, s.id))
+		ORDER BY s.tag LIMIT $4`
 	sqlOldTagStates = `SELECT id, registry, repository, tag, at FROM tag_states
 		WHERE id > $1 AND id < $2 ORDER BY id LIMIT $3`
 	sqlNthTagState = `SELECT at, id FROM tag_states

@@ -199,6 +199,34 @@ var _ = holds("tag history collapses equal neighbours and answers for any time",
 	}
 })
 
+var _ = holds("each tag's present state, by tag from a tag on", func(t *testing.T, h *harness) {
+	second := func(n int) time.Time { return start.Add(time.Duration(n) * time.Second) }
+	must(h.Accept(ctx0, Intake{History: []replicator.TagState{
+		h.state("b", "one", second(1)), h.state("a", "one", second(2)), h.state("b", "two", second(9)),
+		h.state("B", "", second(4)), h.state("c", "three", second(5)), h.state("b", "three", second(3)),
+	}}))(t)
+	eu := "oci:eu.example.com"
+	shown := func(list []replicator.TagState) (lines []string) {
+		for _, s := range list {
+			if s.Place.Identity != eu || s.Place.Repository != "team/app" || s.Cause != "webhook" {
+				t.Errorf("%+v", s)
+			}
+			lines = append(lines, fmt.Sprintf("%s %s %d", s.Tag, s.Digest, s.At.Sub(start)/time.Second))
+		}
+		return lines
+	}
+	want := []string{"B  4", "a " + dgst("one").String() + " 2", "b " + dgst("two").String() + " 9", "c " + dgst("three").String() + " 5"}
+	if diff := cmp.Diff(want, shown(must(h.TagStates(ctx0, eu, "team/app", "", 10))(t))); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(want[2:3], shown(must(h.TagStates(ctx0, eu, "team/app", "b", 1))(t))); diff != "" {
+		t.Error(diff)
+	}
+	if list := must(h.TagStates(ctx0, usID, "team/app", "", 10))(t); len(list) != 0 {
+		t.Errorf("another registry's: %v", shown(list))
+	}
+})
+
 var _ = holds("tag history is bounded by tag and age, but keeps the last", func(t *testing.T, h *harness) {
 	for i := range 25 {
 		var list []replicator.TagState

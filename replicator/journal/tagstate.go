@@ -144,3 +144,29 @@ func (j *Journal) History(ctx context.Context, identity, repository, tag string,
 	}
 	return list, nil
 }
+
+// TagStates gives what each tag of a repository names now as far as is known,
+// by tag in byte order, from a tag on, at most limit of them; fewer than limit
+// are the last. A deleted tag has an empty digest.
+func (j *Journal) TagStates(ctx context.Context, identity, repository, from string, limit int) ([]replicator.TagState, error) {
+	c, err := j.names(ctx)
+	if err != nil {
+		return nil, err
+	}
+	registry := c.identities[identity]
+	var list []replicator.TagState
+	err = each(ctx, j.readDB, sqlTagStates, []any{registry, repository, from, pageSize(limit, defaultPage)},
+		func(scan scanner) error {
+			s := replicator.TagState{Place: c.place(registry, repository)}
+			var at int64
+			var named string
+			err := scan(&s.Tag, &at, &named, &s.Cause)
+			s.At, s.Digest = fromMicros(at), digest.Digest(named)
+			list = append(list, s)
+			return err
+		})
+	if err != nil {
+		return nil, fmt.Errorf("read the states of tags: %w", err)
+	}
+	return list, nil
+}
