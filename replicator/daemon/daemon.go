@@ -7,6 +7,8 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -88,7 +90,7 @@ type Daemon struct {
 	// sweeping holds a token for each route: its sweeps never overlap.
 	sweeping map[string]chan struct{}
 	// seeding guards what is read and written of a sweep's state.
-	seeding sync.Mutex
+	seeding turn
 
 	absent     absences
 	companions companions
@@ -117,6 +119,7 @@ func New(o Options, state *State) *Daemon {
 		journal: o.Journal, copier: o.Copier, log: o.Log, now: o.Now,
 		jobs: o.Jobs, history: o.History, oneShot: o.OneShot, room: laneFull,
 		swapped: make(chan struct{}), sweepNow: make(map[string]chan sweepRequest), sweeping: make(map[string]chan struct{}),
+		seeding: newTurn(), suspects: suspects{reading: newTurn()},
 	}
 	d.state.Store(state)
 	return d
@@ -133,8 +136,8 @@ func (d *Daemon) Configure(ctx context.Context, actor string) error {
 
 func (d *Daemon) configure(ctx context.Context, st *State, actor string) error {
 	var registries []journal.Registry
-	for name, r := range st.Registries {
-		registries = append(registries, journal.Registry{Name: name, Identity: r.Client.Identity()})
+	for _, name := range slices.Sorted(maps.Keys(st.Registries)) {
+		registries = append(registries, journal.Registry{Name: name, Identity: st.Registries[name].Client.Identity()})
 	}
 	var routes []journal.Route
 	for _, r := range st.Rules.Routes() {

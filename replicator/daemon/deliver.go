@@ -49,20 +49,22 @@ type delivery struct {
 // A sighting is the last reading of the source's tag, shared by the
 // destinations of a claim.
 type sighting struct {
-	mu      sync.Mutex
+	turn    turn // of who reads it
 	digest  digest.Digest
 	started time.Time
 }
 
 func newSighting(d digest.Digest, started time.Time) *sighting {
-	return &sighting{digest: d, started: started}
+	return &sighting{turn: newTurn(), digest: d, started: started}
 }
 
 // since gives what the tag names by a reading that began after t; a tag that
 // is gone gives the empty digest.
 func (s *sighting) since(ctx context.Context, from delivery, t time.Time, now func() time.Time) (digest.Digest, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if err := s.turn.take(ctx); err != nil {
+		return "", err
+	}
+	defer s.turn.give()
 	if s.started.After(t) {
 		return s.digest, nil
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -83,8 +85,8 @@ func (d *Daemon) planRoute(ctx context.Context, st *State, route plan.Route, tel
 		return g.Wait()
 	}
 	result, err := sweep.Sweep(ctx, req)
-	for name, failed := range result.Failed {
-		err = errors.Join(err, fmt.Errorf("%s: %w", name, failed))
+	for _, name := range slices.Sorted(maps.Keys(result.Failed)) {
+		err = errors.Join(err, fmt.Errorf("%s: %w", name, result.Failed[name]))
 	}
 	if err == nil && !result.Complete {
 		err = errors.Join(errIncomplete, result.Sources)

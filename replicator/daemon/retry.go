@@ -3,7 +3,8 @@ package daemon
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
+	"hash/fnv"
+	"strconv"
 	"strings"
 	"time"
 
@@ -28,13 +29,23 @@ var errStalled = errors.New("no progress for 10 minutes")
 // errHandedBack ends the jobs still running when the daemon's grace is over.
 var errHandedBack = errors.New("handed back at shutdown")
 
-// backoff is the wait before attempt n+1: exponential, half of it jitter.
-func backoff(n int) time.Duration {
+// backoff is the wait of a job before its attempt n+1: exponential, half of it
+// jitter.
+func backoff(job string, n int) time.Duration {
 	d := longestBackoff
 	if n < 10 {
 		d = min(firstBackoff<<n, longestBackoff)
 	}
-	return d/2 + rand.N(d/2+1)
+	return d/2 + jitter(job, n, d/2+1)
+}
+
+// jitter is a part of d that differs from job to job and from try to try, and
+// is the same whenever one is asked for again: what went wrong once can be
+// played back.
+func jitter(job string, n int, d time.Duration) time.Duration {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(job + " " + strconv.Itoa(n))) // never fails
+	return time.Duration(h.Sum64() % uint64(d))
 }
 
 // retry says what becomes of a job that met err: the only place that knows
@@ -50,7 +61,7 @@ func retry(j replicator.Job, err error, now time.Time, breakerOpen bool) journal
 	if first.IsZero() {
 		first = now
 	}
-	out.NextAttempt = now.Add(backoff(j.Attempts))
+	out.NextAttempt = now.Add(backoff(j.ID, j.Attempts))
 	var throttled *oci.ThrottledError
 	switch {
 	case errors.Is(err, errStalled):
@@ -73,7 +84,7 @@ func retry(j replicator.Job, err error, now time.Time, breakerOpen bool) journal
 	case errors.Is(err, oci.ErrDenied):
 		// A permission is mended at the registry, where no config of ours
 		// changes: so it is asked for again, slowly, beside the finding.
-		out.NextAttempt = now.Add(longestBackoff/2 + rand.N(longestBackoff/2))
+		out.NextAttempt = now.Add(longestBackoff/2 + jitter(j.ID, j.Attempts, longestBackoff/2))
 	case errors.Is(err, oci.ErrMismatch):
 		if j.Attempts+1 >= mismatchTries {
 			out.State = replicator.Failed

@@ -287,7 +287,7 @@ func (r *run) awaitSubject(ctx context.Context, t *target, subject digest.Digest
 	}
 	r.set(journal.Outcome{
 		ID: t.job.ID, Generation: t.job.Generation, State: replicator.Waiting, Counted: true,
-		NextAttempt: r.now().Add(backoff(t.job.Attempts)),
+		NextAttempt: r.now().Add(backoff(t.job.ID, t.job.Attempts)),
 		Error:       &replicator.JobError{Kind: "subject", Message: fmt.Sprintf("its subject %s is not at the destination yet", subject)},
 	})
 	return nil

@@ -175,8 +175,10 @@ func (d *Daemon) noteSeeded(ctx context.Context) {
 // seeded marks a destination's first pass as proven; whatever else a sweep has
 // written of it meanwhile stays.
 func (d *Daemon) seeded(ctx context.Context, route, destination string) error {
-	d.seeding.Lock()
-	defer d.seeding.Unlock()
+	if err := d.seeding.take(ctx); err != nil {
+		return err
+	}
+	defer d.seeding.give()
 	s, err := d.journal.SweepState(ctx, route, destination)
 	if err != nil {
 		return err
@@ -187,8 +189,10 @@ func (d *Daemon) seeded(ctx context.Context, route, destination string) error {
 
 // saveSwept writes a sweep's state; a first pass that was proven meanwhile stays so.
 func (d *Daemon) saveSwept(ctx context.Context, s *replicator.SweepState) error {
-	d.seeding.Lock()
-	defer d.seeding.Unlock()
+	if err := d.seeding.take(ctx); err != nil {
+		return err
+	}
+	defer d.seeding.give()
 	now, err := d.journal.SweepState(ctx, s.Route, s.Destination)
 	if err != nil {
 		return err

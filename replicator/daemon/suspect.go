@@ -22,6 +22,8 @@ const corruptHint = "registries keep damaged bytes even when they are pushed aga
 // has acknowledged. A registry answers for damaged bytes as if nothing had
 // happened, so that only their reading proves anything there.
 type suspects struct {
+	reading turn // one reader at a time
+
 	mu     sync.Mutex
 	readAt time.Time
 	at     map[suspect]bool
@@ -40,13 +42,32 @@ func (s *suspects) forget() {
 // what was last known of them counts.
 func (d *Daemon) suspected(ctx context.Context, p replicator.Place) bool {
 	s := &d.suspects
+	if err := s.reading.take(ctx); err != nil {
+		return s.has(p)
+	}
+	defer s.reading.give()
+	s.mu.Lock()
+	stale := s.readAt.IsZero() || d.now().Sub(s.readAt) >= suspectsHold
+	if stale {
+		s.readAt = d.now() // what is forgotten while we read is read again
+	}
+	s.mu.Unlock()
+	if stale {
+		at, err := d.readSuspects(ctx)
+		s.mu.Lock()
+		if err == nil {
+			s.at = at
+		} else {
+			s.readAt = time.Time{}
+		}
+		s.mu.Unlock()
+	}
+	return s.has(p)
+}
+
+func (s *suspects) has(p replicator.Place) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.readAt.IsZero() || d.now().Sub(s.readAt) >= suspectsHold {
-		if at, err := d.readSuspects(ctx); err == nil {
-			s.at, s.readAt = at, d.now()
-		}
-	}
 	return s.at[suspect{p.Registry, p.Repository}]
 }
 

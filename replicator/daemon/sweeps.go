@@ -299,7 +299,8 @@ func (d *Daemon) void(ctx context.Context, st *State, places []replicator.Place)
 		lost[p.Identity] = p.Registry
 	}
 	var findings []replicator.Finding
-	for identity, name := range lost {
+	for _, identity := range slices.Sorted(maps.Keys(lost)) {
+		name := lost[identity]
 		if err := d.journal.Distrust(ctx, identity); err != nil {
 			return err
 		}

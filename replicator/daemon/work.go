@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -139,6 +140,7 @@ func (d *Daemon) down() []string {
 			down = append(down, r.Client.Identity())
 		}
 	}
+	slices.Sort(down)
 	return down
 }
 
@@ -272,7 +274,9 @@ func (d *Daemon) probe(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 		}
-		for name, r := range d.State().Registries {
+		registries := d.State().Registries
+		for _, name := range slices.Sorted(maps.Keys(registries)) {
+			r := registries[name]
 			since, open := r.Gate.Down()
 			if !open {
 				if _, was := asked[name]; was {

@@ -163,9 +163,9 @@ func (c *comparison) listSource(ctx context.Context) (*listing, error) {
 	}
 	c.sweep.source.heard(nil)
 	if c.Companions != nil && len(companions) <= maxCompanions {
-		c.callbacks.Lock()
+		c.callbacks <- struct{}{}
 		c.Companions(c.name, companions)
-		c.callbacks.Unlock()
+		<-c.callbacks
 	}
 	return l, context.Cause(ctx)
 }

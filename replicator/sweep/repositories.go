@@ -64,8 +64,8 @@ func (s *sweep) checkpoint(ctx context.Context) func(string) error {
 		if s.Checkpoint == nil {
 			return nil
 		}
-		s.callbacks.Lock()
-		defer s.callbacks.Unlock()
+		s.callbacks <- struct{}{}
+		defer func() { <-s.callbacks }()
 		if err := s.Checkpoint(ctx, cursor); err != nil {
 			return fmt.Errorf("checkpoint at %s: %w", cursor, err)
 		}

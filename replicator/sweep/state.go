@@ -36,8 +36,9 @@ type sweep struct {
 	source       silence
 	destinations []*destination
 
-	// callbacks serializes Emit, Skip, Void and Checkpoint.
-	callbacks sync.Mutex
+	// callbacks holds a token while Emit, Skip, Void, Companions or Checkpoint
+	// runs, one at a time; they may take as long as the journal does.
+	callbacks chan struct{}
 
 	mu       sync.Mutex // guards all below
 	result   Result
@@ -69,7 +70,7 @@ func (s *silence) heard(err error) {
 func (s *silence) gaveUp() bool { return s.n.Load() >= giveUpAfter }
 
 func newSweep(request Request) *sweep {
-	s := &sweep{Request: request, voided: make(map[replicator.Place]bool), findings: make(map[replicator.Finding]bool)}
+	s := &sweep{Request: request, voided: make(map[replicator.Place]bool), findings: make(map[replicator.Finding]bool), callbacks: make(chan struct{}, 1)}
 	if s.Now == nil {
 		s.Now = time.Now
 	}
@@ -139,15 +140,15 @@ func (s *sweep) find(f replicator.Finding) {
 func (s *sweep) skip(skipped Skipped) {
 	s.count(func(r *Result) { r.Skipped++ })
 	if s.Skip != nil {
-		s.callbacks.Lock()
-		defer s.callbacks.Unlock()
+		s.callbacks <- struct{}{}
+		defer func() { <-s.callbacks }()
 		s.Skip(skipped)
 	}
 }
 
 func (s *sweep) emit(ctx context.Context, differences []Difference) error {
-	s.callbacks.Lock()
-	defer s.callbacks.Unlock()
+	s.callbacks <- struct{}{}
+	defer func() { <-s.callbacks }()
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
@@ -170,8 +171,8 @@ func (s *sweep) void(ctx context.Context, place replicator.Place) error {
 	if known || s.Void == nil {
 		return nil
 	}
-	s.callbacks.Lock()
-	defer s.callbacks.Unlock()
+	s.callbacks <- struct{}{}
+	defer func() { <-s.callbacks }()
 	if err := s.Void(ctx, place); err != nil {
 		return fmt.Errorf("void %s: %w", place, err)
 	}

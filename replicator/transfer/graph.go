@@ -3,7 +3,6 @@ package transfer
 import (
 	"context"
 	"fmt"
-	"sync"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -47,7 +46,7 @@ type graph struct {
 
 // A load is one manifest being read from the source, once for all destinations.
 type load struct {
-	once sync.Once
+	done chan struct{} // closed when the rest is set
 	node *node
 	err  error
 }
@@ -172,12 +171,22 @@ func arrange(root *node, nodes map[digest.Digest]*node) (*graph, error) {
 func (k *copying) manifest(ctx context.Context, desc v1.Descriptor) (*node, error) {
 	k.mu.Lock()
 	l := k.loaded[desc.Digest]
-	if l == nil {
-		l = new(load)
+	first := l == nil
+	if first {
+		l = &load{done: make(chan struct{})}
 		k.loaded[desc.Digest] = l
 	}
 	k.mu.Unlock()
-	l.once.Do(func() { l.node, l.err = k.read(ctx, desc) })
+	if first {
+		l.node, l.err = k.read(ctx, desc)
+		close(l.done)
+	} else {
+		select {
+		case <-l.done:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 	if l.err != nil {
 		k.mu.Lock()
 		if k.loaded[desc.Digest] == l {
