@@ -13,6 +13,17 @@ const (
 	queueSize = 1024 // waiting requests of each kind; more is ErrBusy
 )
 
+// A Stage is a point on a write's way.
+type Stage string
+
+// The stages, in order. All but the first are the committer's.
+const (
+	StageAsk    Stage = "ask"    // the caller asks for the write
+	StageBegin  Stage = "begin"  // before a transaction
+	StageCommit Stage = "commit" // all of it is written, and not committed
+	StageAnswer Stage = "answer" // committed, one caller is told next
+)
+
 // A request is one caller's write. Its function may run twice (a failing batch
 // is retried one by one), so it sets its results anew each time, and it is run
 // by the committer alone.
@@ -89,18 +100,28 @@ func (j *Journal) commit(requests []*request) {
 	err := j.transaction(requests)
 	if err == nil || len(requests) == 1 {
 		for _, r := range requests {
-			r.done <- err
+			j.answer(r, err)
 		}
 		return
 	}
 	for i := range requests {
-		requests[i].done <- j.transaction(requests[i : i+1])
+		j.answer(requests[i], j.transaction(requests[i:i+1]))
 	}
+}
+
+func (j *Journal) answer(r *request, err error) {
+	if err == nil {
+		err = j.step(StageAnswer)
+	}
+	r.done <- err
 }
 
 // transaction has a context of its own: no caller's patience ends what others wait for.
 func (j *Journal) transaction(requests []*request) (err error) {
 	ctx := context.Background()
+	if err := j.step(StageBegin); err != nil {
+		return err
+	}
 	if _, err := j.writer.ExecContext(ctx, j.dialect.begin); err != nil {
 		return fmt.Errorf("begin: %w", classify(err))
 	}
@@ -120,6 +141,9 @@ func (j *Journal) transaction(requests []*request) (err error) {
 	if err := b.flush(); err != nil {
 		return err
 	}
+	if err := j.step(StageCommit); err != nil {
+		return err
+	}
 	if _, err := j.writer.ExecContext(ctx, "COMMIT"); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
@@ -133,6 +157,9 @@ func (j *Journal) transaction(requests []*request) (err error) {
 func (j *Journal) write(ctx context.Context, completion bool, do func(*batch) error) error {
 	if j.writer == nil {
 		return errors.New("the journal is open for reading only")
+	}
+	if err := j.step(StageAsk); err != nil {
+		return err
 	}
 	r := &request{do: do, done: make(chan error, 1)}
 	if err := j.enqueue(ctx, completion, r); err != nil {

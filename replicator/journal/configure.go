@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/twinport/twinport/replicator"
 )
@@ -37,7 +39,7 @@ func (j *Journal) Configure(ctx context.Context, registries []Registry, routes [
 		return nil, err
 	}
 	c := j.catalog.Load()
-	for id := range c.edges {
+	for _, id := range slices.Sorted(maps.Keys(c.edges)) {
 		states := []stateCode{held, refused}
 		if unwanted[id] {
 			states = []stateCode{waiting, failed, refused}

@@ -30,6 +30,9 @@ type Options struct {
 	Dir string
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
+	// Step, where not nil, is called at each stage of a write. It may wait, and
+	// its error is the write's: tests pace a journal by it, and end it.
+	Step func(Stage) error
 }
 
 // What a journal cannot be opened for; the words say what to do.
@@ -47,6 +50,7 @@ type Journal struct {
 	dir, path string
 	dialect   dialect
 	now       func() time.Time
+	step      func(Stage) error
 	lock      *os.File // nil: for reading only
 	writeDB   *sql.DB
 	writer    *sql.Conn // the one that writes; nil: for reading only
@@ -121,6 +125,7 @@ func newJournal(o Options) *Journal {
 		path:        filepath.Join(o.Dir, "journal.db"),
 		dialect:     sqliteDialect,
 		now:         o.Now,
+		step:        o.Step,
 		stmts:       map[string]*sql.Stmt{},
 		replica:     "local",
 		completions: make(chan *request, queueSize),
@@ -129,6 +134,9 @@ func newJournal(o Options) *Journal {
 		closing:     make(chan struct{}),
 		ended:       make(chan struct{}),
 		located:     map[locationKey]struct{}{},
+	}
+	if j.step == nil {
+		j.step = func(Stage) error { return nil }
 	}
 	j.catalog.Store(newCatalog())
 	j.unwanted.Store(&map[int64]bool{})
