@@ -22,7 +22,20 @@ func account(f *providertest.Fake, username string) *providertest.Fake {
 
 // TestContract holds every kind that is no cloud's against the contract, before
 // a fake that refuses what the real one refuses.
-func TestContract(t *testing.T) {
+func TestContract(t *testing.T) { testContract(t, nil) }
+
+// TestContractBeforeDistribution: the same, and the content is in a real registry.
+func TestContractBeforeDistribution(t *testing.T) {
+	testContract(t, providertest.Proxy(providertest.Distribution(t, "")))
+}
+
+// testContract runs the contract before fakes that keep content in an upstream,
+// nil: in memory.
+func testContract(t *testing.T, upstream http.Handler) {
+	account := func(f *providertest.Fake, username string) *providertest.Fake {
+		f.Upstream = upstream
+		return account(f, username)
+	}
 	all := providertest.Suite{Catalog: true, Mount: true, Ranges: true, Referrers: true, Strict: true, Resume: true, SHA512: true}
 	without := func(change func(*providertest.Suite)) providertest.Suite {
 		s := all
@@ -58,6 +71,7 @@ func TestContract(t *testing.T) {
 	} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
+			c.suite.Referrers = c.suite.Referrers && upstream == nil // distribution has none
 			server := httptest.NewServer(c.fake)
 			t.Cleanup(server.Close)
 			c.suite.Open = func(t *testing.T) oci.Registry {

@@ -85,9 +85,21 @@ func over(t *testing.T, spec generic.Spec, rt http.RoundTripper) *acr.Registry {
 }
 
 func TestContract(t *testing.T) {
-	spec := world(t, &providertest.ACR{})
-	providertest.Run(t, providertest.Suite{
-		Open:    func(t *testing.T) oci.Registry { return open(t, spec) },
-		Catalog: true, Mount: true, Ranges: true, Referrers: true, Strict: true, SHA512: true,
-	})
+	for name, before := range map[string]func(*testing.T) http.Handler{"memory": nil, "distribution": distribution} {
+		t.Run(name, func(t *testing.T) {
+			fake := &providertest.ACR{Upstream: &providertest.Fake{}}
+			if before != nil {
+				fake.Upstream.Upstream = before(t)
+			}
+			spec := world(t, fake)
+			providertest.Run(t, providertest.Suite{
+				Open:    func(t *testing.T) oci.Registry { return open(t, spec) },
+				Catalog: true, Mount: true, Ranges: true, Referrers: before == nil, Strict: true, SHA512: true,
+			})
+		})
+	}
+}
+
+func distribution(t *testing.T) http.Handler {
+	return providertest.Proxy(providertest.Distribution(t, ""))
 }

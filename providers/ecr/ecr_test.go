@@ -78,6 +78,11 @@ func TestContract(t *testing.T) {
 	run("no mounts, no referrers", poor, &providertest.ECR{NoMounts: true, NoReferrers: true}, nil)
 	template := whole
 	run("template", template, &providertest.ECR{CreateOnPush: true}, func(s *generic.Spec) { s.Create = nil })
+	plain := whole // distribution has no referrers API
+	plain.Referrers = false
+	before := &providertest.ECR{}
+	before.Registry.Upstream = providertest.Proxy(providertest.Distribution(t, ""))
+	run("before distribution", plain, before, nil)
 	run("public", whole, &providertest.ECR{Alias: "a1b2c3"}, nil)
 	run("public, tokens that end", whole, &providertest.ECR{Alias: "a1b2c3", TokenUses: 3}, nil)
 }

@@ -6,13 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -20,59 +17,6 @@ import (
 	"github.com/twinport/twinport/providers/providertest"
 	"github.com/twinport/twinport/replicator/oci"
 )
-
-// distribution starts the CNCF registry where the tools of the repository are
-// built, or skips the test.
-func distribution(t *testing.T, auth string) string {
-	t.Helper()
-	binary, err := filepath.Abs("../../.cache/bin/registry")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(binary); err != nil {
-		t.Skip("distribution's registry is not built")
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := listener.Addr().String()
-	_ = listener.Close()
-	dir := t.TempDir()
-	config := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage:\n  filesystem: {rootdirectory: %s}\n  delete: {enabled: true}\nhttp: {addr: %q}\n%s", filepath.Join(dir, "data"), addr, auth)
-	file := filepath.Join(dir, "config.yml")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, binary, "serve", file)
-	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
-	if err := cmd.Start(); err != nil {
-		cancel()
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cancel()
-		_ = cmd.Wait() // killed
-	})
-	up, stop := context.WithTimeout(t.Context(), 20*time.Second)
-	defer stop()
-	for {
-		req, err := http.NewRequestWithContext(up, http.MethodGet, "http://"+addr+"/", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if resp, err := http.DefaultClient.Do(req); err == nil {
-			_ = resp.Body.Close()
-			return "http://" + addr
-		}
-		select {
-		case <-up.Done():
-			t.Fatal("distribution's registry does not start")
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
 
 func TestContractDistribution(t *testing.T) {
 	htpasswd := filepath.Join(t.TempDir(), "htpasswd")
@@ -89,7 +33,7 @@ func TestContractDistribution(t *testing.T) {
 		"htpasswd": {fmt.Sprintf("auth:\n  htpasswd: {realm: r, path: %s}\n", htpasswd), account},
 	} {
 		t.Run(name, func(t *testing.T) {
-			url := distribution(t, c.auth)
+			url := providertest.Distribution(t, c.auth)
 			s.Open = func(t *testing.T) oci.Registry { return client(t, url, c.change) }
 			providertest.Run(t, s)
 		})
@@ -117,7 +61,7 @@ func (c *cutter) Write(p []byte) (int, error) {
 }
 
 func TestResumeDistribution(t *testing.T) {
-	url := distribution(t, "")
+	url := providertest.Distribution(t, "")
 	cuts := 3
 	spec := generic.Spec{Name: "eu", Host: url[len("http://"):], PlainHTTP: true, Auth: generic.Auth{Anonymous: true}}
 	transport, err := generic.Transport(spec)

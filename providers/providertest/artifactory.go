@@ -50,7 +50,7 @@ func (a *Artifactory) keyCatalog(w http.ResponseWriter, r *http.Request, key str
 		return
 	}
 	var names []string
-	for _, name := range a.all() {
+	for _, name := range a.Repos() {
 		if below, ok := strings.CutPrefix(name, key+"/"); ok && below > r.URL.Query().Get("last") {
 			names = append(names, below)
 		}

@@ -58,8 +58,12 @@ func (s Storage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.Fail("credentials reached the storage: %s %s", r.Method, r.URL.Path)
 	}
 	parts := fakePaths.FindStringSubmatch(r.URL.Path)
-	if len(parts) < 4 || parts[2] != "blobs" {
+	if len(parts) < 4 || parts[2] != "blobs" || r.Method != http.MethodGet && r.Method != http.MethodHead {
 		http.NotFound(w, r)
+		return
+	}
+	if s.Fake.Upstream != nil {
+		s.Fake.Upstream.ServeHTTP(w, r)
 		return
 	}
 	data, ok := s.Fake.Blob(parts[1], digest.Digest(parts[3]))

@@ -10,8 +10,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // An ECR is Amazon's registry in memory: AWS's API (JSON 1.1, also STS) and the
@@ -98,21 +96,11 @@ func (e *ECR) Start(t *testing.T) (host, storage string) {
 
 // Storage serves the blobs that the registry redirects to.
 func (e *ECR) Storage() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Authorization") != "" {
-			e.mu.Lock()
-			e.leaks = append(e.leaks, "a credential reached the storage: "+r.Method+" "+r.URL.Path)
-			e.mu.Unlock()
-		}
-		name, d, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/v2/"), "/blobs/")
-		data, ok := e.Registry.Blob(name, digest.Digest(d))
-		if !ok {
-			http.Error(w, "NoSuchKey", http.StatusNotFound)
-			return
-		}
-		w.Header().Set("Content-Type", "application/octet-stream")
-		http.ServeContent(w, r, "", time.Time{}, strings.NewReader(string(data)))
-	})
+	return Storage{Fake: &e.Registry, Fail: func(format string, args ...any) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.leaks = append(e.leaks, fmt.Sprintf(format, args...))
+	}}
 }
 
 // Leaks are credentials that arrived where they must not.
@@ -225,7 +213,6 @@ func (e *ECR) before(w http.ResponseWriter, r *http.Request) bool {
 }
 
 func (e *ECR) refuse(w http.ResponseWriter, r *http.Request, name, what, reference string) bool {
-	tags := e.Registry.Tags(name)
 	e.mu.Lock()
 	repository := e.repositories[name]
 	e.mu.Unlock()
@@ -250,7 +237,7 @@ func (e *ECR) refuse(w http.ResponseWriter, r *http.Request, name, what, referen
 		Fail(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "The operation is unsupported")
 		return true
 	case what == "manifests" && r.Method == http.MethodPut && !strings.Contains(reference, ":"):
-		if _, there := tags[reference]; there && repository.immutable(reference) {
+		if e.Registry.Tag(name, reference) != "" && repository.immutable(reference) {
 			Fail(w, http.StatusBadRequest, "TAG_INVALID", fmt.Sprintf(
 				"The image tag '%s' already exists in the '%s' repository and cannot be overwritten because the tag is immutable.", reference, name))
 			return true

@@ -14,13 +14,16 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // A Fake is a registry in memory, strict as distribution is: it takes no
 // manifest whose parts are missing, keeps the part of a cut upload, and wants
-// each step of a session at its own address. Set its fields before it serves.
+// each step of a session at its own address. Or it stands before another
+// registry, with the same refusals. Set its fields before it serves.
 type Fake struct {
+	// Upstream, where set, keeps the content instead of memory: any registry
+	// that asks for no login. Nothing but the distribution protocol is asked of it.
+	Upstream http.Handler
 	// Username and Password: asked for where set; Tokens asks for them at
 	// /token (distribution's token specification) instead of on each request.
 	Username, Password string
@@ -96,20 +99,24 @@ func (f *Fake) Revoke() {
 
 // Blob gives a stored blob.
 func (f *Fake) Blob(repo string, d digest.Digest) ([]byte, bool) {
+	if f.Upstream != nil {
+		w := f.ask(http.MethodGet, "/v2/"+repo+"/blobs/"+d.String(), nil)
+		return w.Body.Bytes(), w.Code == http.StatusOK
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	b, ok := f.repo(repo).blobs[d]
 	return b, ok
 }
 
-// SetBlob stores bytes under a digest, whether they are its or not.
+// SetBlob stores bytes under a digest in memory, whether they are its or not.
 func (f *Fake) SetBlob(repo string, d digest.Digest, data []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.repo(repo).blobs[d] = data
 }
 
-// SetManifest stores bytes under their digest and, where given, a tag.
+// SetManifest stores bytes in memory under their digest and, where given, a tag.
 func (f *Fake) SetManifest(repo, tag, mediaType string, data []byte) digest.Digest {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -123,6 +130,10 @@ func (f *Fake) SetManifest(repo, tag, mediaType string, data []byte) digest.Dige
 
 // Repos are the repositories, sorted.
 func (f *Fake) Repos() []string {
+	if f.Upstream != nil {
+		names, _ := f.names("/v2/_catalog", "repositories")
+		return slices.Sorted(slices.Values(names))
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Sorted(maps.Keys(f.repos))
@@ -130,6 +141,9 @@ func (f *Fake) Repos() []string {
 
 // Has tells whether there is a repository.
 func (f *Fake) Has(repo string) bool {
+	if f.Upstream != nil {
+		return f.ask(http.MethodGet, "/v2/"+repo+"/tags/list", nil).Code == http.StatusOK
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.repos[repo] != nil
@@ -137,12 +151,38 @@ func (f *Fake) Has(repo string) bool {
 
 // Tags are a repository's, and what they name.
 func (f *Fake) Tags(repo string) map[string]digest.Digest {
+	if f.Upstream != nil {
+		names, ok := f.names("/v2/"+repo+"/tags/list", "tags")
+		if !ok {
+			return nil
+		}
+		tags := make(map[string]digest.Digest)
+		for _, tag := range names {
+			if d := f.named(repo, tag); d != "" {
+				tags[tag] = d
+			}
+		}
+		return tags
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.repos[repo] == nil {
 		return nil
 	}
 	return maps.Clone(f.repos[repo].tags)
+}
+
+// Tag is what one tag names, empty where there is none.
+func (f *Fake) Tag(repo, tag string) digest.Digest {
+	if f.Upstream != nil {
+		return f.named(repo, tag)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.repos[repo] == nil {
+		return ""
+	}
+	return f.repos[repo].tags[tag]
 }
 
 func (f *Fake) repo(name string) *fakeRepo {
@@ -181,20 +221,20 @@ func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, "{}")
 	case r.URL.Path == "/v2/_catalog" && !f.NoCatalog:
 		f.catalog(w, r)
-	case parts == nil:
+	case parts == nil, parts[2] == "referrers" && f.NoReferrers:
 		http.NotFound(w, r)
+	case parts[2] == "tags":
+		f.tagList(w, r, parts[1])
+	case f.Upstream != nil:
+		f.pass(w, r, parts[1], parts[2], parts[3])
 	case parts[2] == "manifests":
 		f.manifest(w, r, parts[1], parts[3])
 	case parts[2] == "blobs":
 		f.blob(w, r, parts[1], digest.Digest(parts[3]))
 	case parts[2] == "blobs/uploads":
 		f.upload(w, r, parts[1], parts[3])
-	case parts[2] == "tags":
-		f.tagList(w, r, parts[1])
-	case parts[2] == "referrers" && !f.NoReferrers:
-		f.referrers(w, parts[1], digest.Digest(parts[3]))
 	default:
-		http.NotFound(w, r)
+		f.referrers(w, parts[1], digest.Digest(parts[3]))
 	}
 }
 
@@ -255,22 +295,13 @@ func (f *Fake) putManifest(w http.ResponseWriter, r *http.Request, name, referen
 		}
 		d = asked
 	}
-	var doc struct {
-		Config    *v1.Descriptor  `json:"config"`
-		Layers    []v1.Descriptor `json:"layers"`
-		Manifests []v1.Descriptor `json:"manifests"`
-		Subject   *v1.Descriptor  `json:"subject"`
-	}
+	var doc parts
 	if json.Unmarshal(data, &doc) != nil {
 		Fail(w, 400, "MANIFEST_INVALID", "manifest invalid")
 		return
 	}
 	repo := f.repo(name)
-	blobs := doc.Layers
-	if doc.Config != nil {
-		blobs = append(blobs, *doc.Config)
-	}
-	for _, desc := range blobs {
+	for _, desc := range doc.blobs() {
 		if _, ok := repo.blobs[desc.Digest]; !ok {
 			Fail(w, 400, "MANIFEST_BLOB_UNKNOWN", "blob unknown to registry")
 			return

@@ -2,8 +2,10 @@ package providertest
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"sort"
 	"strconv"
 
@@ -12,27 +14,22 @@ import (
 )
 
 func (f *Fake) tagList(w http.ResponseWriter, r *http.Request, name string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.repos[name] == nil {
+	var names []string
+	exists := false
+	if f.Upstream != nil {
+		names, exists = f.names("/v2/"+name+"/tags/list", "tags")
+	} else if tags := f.Tags(name); tags != nil {
+		names, exists = slices.Collect(maps.Keys(tags)), true
+	}
+	if !exists {
 		Fail(w, 404, "NAME_UNKNOWN", "repository name not known to registry")
 		return
 	}
-	var tags []string
-	for tag := range f.repo(name).tags {
-		tags = append(tags, tag)
-	}
-	f.list(w, r, "tags", tags)
+	f.list(w, r, "tags", names)
 }
 
 func (f *Fake) catalog(w http.ResponseWriter, r *http.Request) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	var names []string
-	for name := range f.repos {
-		names = append(names, name)
-	}
-	f.list(w, r, "repositories", names)
+	f.list(w, r, "repositories", f.Repos())
 }
 
 func (f *Fake) list(w http.ResponseWriter, r *http.Request, field string, names []string) {

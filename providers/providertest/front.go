@@ -2,7 +2,6 @@ package providertest
 
 import (
 	"encoding/json"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -23,24 +22,15 @@ type Line struct {
 
 // Inventory is what a repository holds, by tag.
 func (f *Fake) Inventory(repo string) (lines []Line, exists bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	r, exists := f.repos[repo]
-	if !exists {
+	tags := f.Tags(repo)
+	if tags == nil {
 		return nil, false
 	}
-	for tag, d := range r.tags {
+	for tag, d := range tags {
 		lines = append(lines, Line{tag, d})
 	}
 	slices.SortFunc(lines, func(a, b Line) int { return strings.Compare(a.Tag, b.Tag) })
 	return lines, true
-}
-
-// all are the repositories, sorted.
-func (f *Fake) all() []string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return slices.Sorted(maps.Keys(f.repos))
 }
 
 // note counts a request that the fake itself does not see.
@@ -71,8 +61,7 @@ func (f *Fake) moves(r *http.Request) (repo, tag string, yes bool) {
 	if !ok || what != "manifests" || r.Method != http.MethodPut || strings.Contains(tag, ":") {
 		return "", "", false
 	}
-	lines, _ := f.Inventory(repo)
-	return repo, tag, slices.ContainsFunc(lines, func(l Line) bool { return l.Tag == tag })
+	return repo, tag, f.Tag(repo, tag) != ""
 }
 
 // page cuts a page, counted from 1, out of a list.

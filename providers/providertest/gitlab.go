@@ -103,7 +103,7 @@ func (g *GitLab) api(w http.ResponseWriter, r *http.Request, path string) {
 		return
 	}
 	found := []map[string]any{}
-	for i, repo := range g.all() {
+	for i, repo := range g.Repos() {
 		if project := g.project(repo); project == name || isGroup && strings.HasPrefix(project, name+"/") {
 			found = append(found, map[string]any{"id": i, "path": repo})
 		}

@@ -86,7 +86,7 @@ func (h *Harbor) api(w http.ResponseWriter, r *http.Request) {
 	}
 	var found []map[string]any
 	project, inProject := strings.CutPrefix(strings.TrimSuffix(r.URL.Path, "/repositories"), "/api/v2.0/projects/")
-	for _, name := range h.all() {
+	for _, name := range h.Repos() {
 		if !inProject || strings.HasPrefix(name, project+"/") {
 			found = append(found, map[string]any{"name": name, "artifact_count": 1})
 		}
