@@ -221,6 +221,9 @@ type Record struct {
 	Wrote bool
 	// Bytes is the size of the whole graph: manifests and distinct blobs.
 	Bytes int64
+	// Unconfirmed: the source did not answer when the tag was moved here, to the
+	// newest push that was known; whether it names that still is to be asked.
+	Unconfirmed bool
 }
 
 // A TagState is one line of a tag's history: from At on, it named Digest.
@@ -231,6 +234,29 @@ type TagState struct {
 	At     time.Time
 	// Cause: "webhook", "sweep", "copied", "verified", "drift", ….
 	Cause string
+}
+
+// A Departure is a destination's tag whose source no longer has it: what a
+// route that carries deletions over waits to remove. It belongs to the digest
+// that is on record there; with another digest it begins anew.
+type Departure struct {
+	Route       string
+	Destination Place
+	Tag         string
+	Source      Place
+	Digest      digest.Digest
+	// Since is when a listing of the source first lacked the tag, SeenAt when
+	// one last did.
+	Since, SeenAt time.Time
+	// Absent is how long it is known to be missing, which is what the grace is
+	// held against: of the time that nobody looked, and of what a clock jumped,
+	// a part counts at most.
+	Absent time.Duration
+	// Held is why it was kept when its grace had passed, empty where it was not.
+	Held string
+	// Begun: its removal was begun and is not known to have ended. The record is
+	// given up before, so that Digest is what was proven there.
+	Begun bool
 }
 
 // A Finding is something a person should know. Equal ones (all but At and

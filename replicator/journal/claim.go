@@ -53,6 +53,7 @@ type claimer struct {
 	now                    int64
 	foreground, background int // how many more may be taken
 	edges                  map[int64]bool
+	elsewhere              map[int64]bool // rows whose source is down, claimed for all that
 	queues                 [4][]*dueQueue // by lane
 	tried                  map[int64]bool // rows offered already
 }
@@ -82,7 +83,10 @@ func (b *batch) newClaimer(o ClaimOptions) (*claimer, error) {
 		return nil, err
 	}
 	c := &claimer{b: b, now: micros(o.Now), foreground: o.MaxForeground, background: o.MaxBackground,
-		edges: map[int64]bool{}, tried: map[int64]bool{}}
+		edges: map[int64]bool{}, elsewhere: map[int64]bool{}, tried: map[int64]bool{}}
+	if err := c.admitElsewhere(o, paused); err != nil {
+		return nil, err
+	}
 	for id := int64(0); ; {
 		found := false
 		err := b.each(sqlNextEdge, []any{id}, func(scan scanner) error {
@@ -103,6 +107,37 @@ func (b *batch) newClaimer(o ClaimOptions) (*claimer, error) {
 			c.queues[lane] = append(c.queues[lane], &dueQueue{edge: id, full: true})
 		}
 	}
+}
+
+// admitElsewhere queues the jobs whose source is down and not needed.
+func (c *claimer) admitElsewhere(o ClaimOptions, paused map[string]bool) error {
+	var queues [4]*dueQueue
+	for _, id := range o.Elsewhere {
+		number, err := parseID(id)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrUnknown, err)
+		}
+		r, err := c.b.byNumber(number)
+		if err != nil {
+			return err
+		}
+		if r == nil || r.state != waiting || r.next > c.now {
+			continue
+		}
+		e, ok := c.b.cat.edges[r.edge]
+		if !ok || c.b.j.isUnwanted(r.edge) || allPaused(e.wants, paused) || slices.Contains(o.Down, c.b.cat.registries[e.dst].identity) {
+			continue
+		}
+		c.elsewhere[r.id] = true
+		q := queues[r.lane]
+		if q == nil {
+			q = &dueQueue{}
+			queues[r.lane] = q
+			c.queues[r.lane] = append(c.queues[r.lane], q)
+		}
+		q.page = append(q.page, due{r.id, r.next, r.key.src, r.key.srcRepository, r.key.ref})
+	}
+	return nil
 }
 
 func (c *claimer) isDown(e edge, down []string) bool {
@@ -216,7 +251,7 @@ func (c *claimer) take(d due) ([]replicator.Job, error) {
 	var jobs []replicator.Job
 	moved := map[tagKey]bool{}
 	for _, r := range rows {
-		if r.state != waiting || r.next > c.now || !c.edges[r.edge] || c.tried[r.id] {
+		if r.state != waiting || r.next > c.now || !c.edges[r.edge] && !c.elsewhere[r.id] || c.tried[r.id] {
 			continue
 		}
 		c.tried[r.id] = true

@@ -53,7 +53,10 @@ type ClaimOptions struct {
 	// Down are the identities of registries whose breaker is open: jobs that
 	// need them stay, their attempts uncounted.
 	Down []string
-	Now  time.Time
+	// Elsewhere are the IDs of jobs that may be claimed though their source is
+	// Down: what they want is to be had from another place.
+	Elsewhere []string
+	Now       time.Time
 }
 
 // A Claim is all due jobs of one source tag (or digest), whatever their
@@ -128,8 +131,9 @@ type Standing struct {
 	Counts map[replicator.JobState]int64
 	// Lanes counts the waiting and running by lane.
 	Lanes map[replicator.Lane]int64
-	// Proven counts the trusted records of the route there.
-	Proven int64
+	// Proven counts the trusted records of the route there, Unconfirmed those of
+	// them whose source has yet to be asked.
+	Proven, Unconfirmed int64
 	// LastProof and OldestProof are of those records; zero: none.
 	LastProof, OldestProof time.Time
 	// Backfill counts the unproven of the backfill lane.

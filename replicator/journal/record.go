@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 
@@ -54,15 +55,7 @@ func (j *Journal) recordsAfter(ctx context.Context, query, identity, repository,
 func (j *Journal) records(ctx context.Context, c *catalog, query string, args ...any) ([]replicator.Record, error) {
 	var list []replicator.Record
 	err := each(ctx, j.readDB, query, args, func(scan scanner) error {
-		var dst, src, pushed, proven, referrers, wrote int64
-		var repository, srcRepository, d string
-		var rec replicator.Record
-		err := scan(&dst, &repository, &rec.Tag, &d, &src, &srcRepository, &rec.Route, &pushed, &proven, &referrers,
-			&wrote, &rec.Bytes)
-		rec.Destination, rec.Source = c.place(dst, repository), c.place(src, srcRepository)
-		rec.Digest = digest.Digest(d)
-		rec.PushedAt, rec.ProvenAt, rec.ReferrersAt = fromMicros(pushed), fromMicros(proven), fromMicros(referrers)
-		rec.Wrote = wrote != 0
+		rec, err := scanRecord(c, scan)
 		list = append(list, rec)
 		return err
 	})
@@ -70,6 +63,49 @@ func (j *Journal) records(ctx context.Context, c *catalog, query string, args ..
 		return nil, fmt.Errorf("read records: %w", err)
 	}
 	return list, nil
+}
+
+// scanRecord reads recordColumns; more is read before them.
+func scanRecord(c *catalog, scan scanner, more ...any) (replicator.Record, error) {
+	var dst, src, pushed, proven, referrers, wrote, unconfirmed int64
+	var repository, srcRepository, d string
+	var rec replicator.Record
+	err := scan(append(more, &dst, &repository, &rec.Tag, &d, &src, &srcRepository, &rec.Route, &pushed, &proven, &referrers,
+		&wrote, &rec.Bytes, &unconfirmed)...)
+	rec.Destination, rec.Source = c.place(dst, repository), c.place(src, srcRepository)
+	rec.Digest = digest.Digest(d)
+	rec.PushedAt, rec.ProvenAt, rec.ReferrersAt = fromMicros(pushed), fromMicros(proven), fromMicros(referrers)
+	rec.Wrote, rec.Unconfirmed = wrote != 0, unconfirmed != 0
+	return rec, err
+}
+
+// maxHolders bounds how many records of one digest are looked at.
+const maxHolders = 100
+
+// Holders lists the places that are on record, and trusted, as holding a
+// digest whole, whatever tag names it there: each once, at most 100.
+func (j *Journal) Holders(ctx context.Context, d digest.Digest) ([]replicator.Place, error) {
+	if d == "" {
+		return nil, nil
+	}
+	c, err := j.names(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var places []replicator.Place
+	err = each(ctx, j.readDB, sqlRecordsOfDigest, []any{string(d), maxHolders}, func(scan scanner) error {
+		var trust int64
+		rec, err := scanRecord(c, scan, &trust)
+		place := rec.Destination
+		if err == nil && trust == c.registries[c.identities[place.Identity]].trust && !slices.Contains(places, place) {
+			places = append(places, place)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read who holds %s: %w", d, err)
+	}
+	return places, nil
 }
 
 // RecordRepositories lists the repositories of a registry that have records
@@ -126,7 +162,7 @@ func (b *batch) saveRecord(rec *replicator.Record) error {
 	}
 	err = b.exec(sqlSaveRecord, dst, rec.Destination.Repository, ref, rec.Tag, string(rec.Digest), src,
 		rec.Source.Repository, rec.Route, micros(rec.PushedAt), micros(rec.ProvenAt), micros(rec.ReferrersAt),
-		flag(rec.Wrote), rec.Bytes, b.cat.registries[dst].trust)
+		flag(rec.Wrote), rec.Bytes, flag(rec.Unconfirmed), b.cat.registries[dst].trust)
 	if err != nil {
 		return fmt.Errorf("write record: %w", err)
 	}

@@ -60,20 +60,22 @@ const (
 	sqlHeartbeat = `UPDATE replicas SET until = $3 WHERE id = $1 AND epoch = $2`
 
 	recordColumns = `registry, repository, tag, digest, src, src_repository, route, pushed_at, proven_at,
-		referrers_at, wrote, bytes`
+		referrers_at, wrote, bytes, unconfirmed`
 	sqlSaveRecord = `INSERT INTO records (registry, repository, ref, tag, digest, src, src_repository, route,
-		pushed_at, proven_at, referrers_at, wrote, bytes, trust)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+		pushed_at, proven_at, referrers_at, wrote, bytes, unconfirmed, trust)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 		ON CONFLICT (registry, repository, ref) DO UPDATE SET tag = excluded.tag, digest = excluded.digest,
 		src = excluded.src, src_repository = excluded.src_repository, route = excluded.route,
 		pushed_at = excluded.pushed_at, proven_at = excluded.proven_at, referrers_at = excluded.referrers_at,
-		wrote = excluded.wrote, bytes = excluded.bytes, trust = excluded.trust`
+		wrote = excluded.wrote, bytes = excluded.bytes, unconfirmed = excluded.unconfirmed, trust = excluded.trust`
 	sqlRecord = `SELECT ` + recordColumns + ` FROM records
 		WHERE registry = $1 AND repository = $2 AND ref = $3 AND trust = $4`
 	sqlRecords = `SELECT ` + recordColumns + ` FROM records
 		WHERE registry = $1 AND repository = $2 AND ref > $3 AND trust = $4 AND tag <> '' ORDER BY ref LIMIT $5`
 	sqlUntaggedRecords = `SELECT ` + recordColumns + ` FROM records
 		WHERE registry = $1 AND repository = $2 AND ref > $3 AND trust = $4 AND tag = '' ORDER BY ref LIMIT $5`
+	sqlRecordsOfDigest = `SELECT trust, ` + recordColumns + ` FROM records
+		WHERE digest = $1 ORDER BY registry, repository, ref LIMIT $2`
 	sqlNextRecordRepository = `SELECT repository FROM records WHERE registry = $1 AND repository > $2
 		ORDER BY repository LIMIT 1`
 	sqlVoidRecords = `DELETE FROM records WHERE registry = $1 AND repository = $2`
@@ -81,7 +83,9 @@ const (
 	sqlVoidLocations = `DELETE FROM locations WHERE +registry = $1 AND repository = $2`
 	sqlRecordRoutes  = `SELECT route, registry FROM records WHERE (route, registry) > ($1, $2) ORDER BY route, registry LIMIT 1`
 	sqlRecordCount   = `SELECT COUNT(*) FROM records WHERE route = $1 AND registry = $2 AND trust = $3`
-	sqlRecordTimes   = `SELECT (SELECT COALESCE(MIN(proven_at), 0) FROM records WHERE route = $1 AND registry = $2 AND trust = $3),
+	// The literal is for the partial index.
+	sqlUnconfirmedCount = `SELECT COUNT(*) FROM records WHERE route = $1 AND registry = $2 AND trust = $3 AND unconfirmed = 1`
+	sqlRecordTimes      = `SELECT (SELECT COALESCE(MIN(proven_at), 0) FROM records WHERE route = $1 AND registry = $2 AND trust = $3),
 		(SELECT COALESCE(MAX(proven_at), 0) FROM records WHERE route = $1 AND registry = $2 AND trust = $3)`
 
 	sqlBase     = `SELECT digest, intents FROM bases WHERE dst = $1 AND dst_repository = $2 AND ref = $3 AND src = $4 AND src_repository = $5`

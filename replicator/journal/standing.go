@@ -96,9 +96,12 @@ func (j *Journal) provenCounts(ctx context.Context, c *catalog, of func(replicat
 			return err
 		}
 		r := c.registries[registry]
-		var n, oldest, last int64
+		var n, unconfirmed, oldest, last int64
 		args := []any{route, registry, r.trust}
 		if _, err := one(ctx, j.readDB, sqlRecordCount, args, &n); err != nil {
+			return err
+		}
+		if _, err := one(ctx, j.readDB, sqlUnconfirmedCount, args, &unconfirmed); err != nil {
 			return err
 		}
 		if _, err := one(ctx, j.readDB, sqlRecordTimes, args, &oldest, &last); err != nil {
@@ -106,6 +109,7 @@ func (j *Journal) provenCounts(ctx context.Context, c *catalog, of func(replicat
 		}
 		s := of(replicator.Want{Route: route, Destination: r.name})
 		s.Proven += n
+		s.Unconfirmed += unconfirmed
 		if at := fromMicros(oldest); !at.IsZero() && (s.OldestProof.IsZero() || at.Before(s.OldestProof)) {
 			s.OldestProof = at
 		}
