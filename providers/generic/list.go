@@ -135,7 +135,7 @@ func (p *Repository) tagList(ctx context.Context) iter.Seq2[oci.Tag, error] {
 // TagNames is the list of the specification, for kinds that need both.
 func (r *Registry) TagNames(ctx context.Context, full string) iter.Seq2[oci.Tag, error] {
 	p := &Repository{reg: r, name: full, full: full}
-	return p.tagList(ctx)
+	return p.tagList(oci.WithMark(ctx, nil)) // what both hold is for the kind to say
 }
 
 // names walks the pages of a list of names.
@@ -148,10 +148,23 @@ func (r *Registry) names(ctx context.Context, first call, field string) iter.Seq
 			previous []string
 			asked    = make(map[string]bool)
 			probe    bool // this page was asked for without a Link
+			mark     *oci.Mark
 		)
+		if field == "tags" {
+			mark = oci.MarkOf(ctx)
+		}
 		c.url = withQuery(base, "n="+strconv.Itoa(n))
-		for range maxPages {
+		for turn := range maxPages {
+			since := ""
+			if turn == 0 {
+				since = unchangedSince(mark, &c)
+			}
 			a, err := r.do(ctx, c)
+			c.header, c.accept = first.header, first.accept
+			if err == nil && a.status == http.StatusNotModified && since != "" {
+				mark.Next, mark.Partial = since, true
+				return
+			}
 			if err != nil {
 				var refused *oci.RegistryError
 				if previous == nil && n == pageSize && errors.As(err, &refused) && refused.Status == http.StatusBadRequest {
@@ -191,6 +204,9 @@ func (r *Registry) names(ctx context.Context, first call, field string) iter.Seq
 				// short by a registry that sends no links.
 				next = withQuery(base, url.Values{"n": {strconv.Itoa(n)}, "last": {page[n-1]}}.Encode())
 				probe = true
+			case next == nil && len(asked) == 1 && len(previous) == 0:
+				markList(mark, a.header)
+				return
 			case next == nil:
 				return
 			default:
@@ -206,6 +222,41 @@ func (r *Registry) names(ctx context.Context, first call, field string) iter.Seq
 			previous, c.url = page, next
 		}
 		yield("", r.senseless(first.what, 0, "the list has no end"))
+	}
+}
+
+// etagMark begins the marks of lists of one page that have an entity tag.
+const (
+	etagMark = "etag "
+	maxETag  = 512
+)
+
+// unchangedSince makes a call conditional where an earlier list left an entity
+// tag (RFC 9110, section 13.1.2), and gives its mark.
+func unchangedSince(mark *oci.Mark, c *call) string {
+	if mark == nil {
+		return ""
+	}
+	etag, ok := strings.CutPrefix(mark.Since, etagMark)
+	if !ok {
+		return ""
+	}
+	c.header = c.header.Clone()
+	if c.header == nil {
+		c.header = make(http.Header)
+	}
+	c.header.Set("If-None-Match", etag)
+	c.accept = []int{http.StatusOK, http.StatusNotModified}
+	return mark.Since
+}
+
+// markList notes the entity tag of a list that is one page: that of a first
+// page says nothing of the others.
+func markList(mark *oci.Mark, header http.Header) {
+	etag := header.Get("ETag")
+	printable := !strings.ContainsFunc(etag, func(c rune) bool { return c < '!' || c > '~' })
+	if mark != nil && etag != "" && len(etag) <= maxETag && printable {
+		mark.Next = etagMark + etag
 	}
 }
 

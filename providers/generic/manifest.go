@@ -68,6 +68,12 @@ func (p *Repository) Resolve(ctx context.Context, reference string) (v1.Descript
 }
 
 func (p *Repository) resolveByGet(ctx context.Context, reference string) (v1.Descriptor, error) {
+	if oci.IsWithoutPulls(ctx) {
+		return v1.Descriptor{}, &oci.RegistryError{
+			Registry: p.reg.spec.Name, Operation: "HEAD manifest " + p.full + " " + reference, Kind: oci.ErrUnsupported,
+			Message: "only reading the manifest would tell what it names",
+		}
+	}
 	m, err := p.FetchManifest(ctx, reference)
 	return m.Descriptor(), err
 }
