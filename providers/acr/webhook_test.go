@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/twinport/twinport/providers/acr"
+	"github.com/twinport/twinport/providers/providertest"
 	"github.com/twinport/twinport/replicator"
 	"github.com/twinport/twinport/replicator/intake"
 )
@@ -163,4 +164,12 @@ func FuzzWebhook(f *testing.F) {
 			t.Fatalf("%d events, answer of %d bytes", len(d.Events), len(d.Answer))
 		}
 	})
+}
+
+// TestFakeTells: the fake's events are the webhook's.
+func TestFakeTells(t *testing.T) {
+	var told [][]byte
+	spec := world(t, &providertest.ACR{Told: func(event []byte) { told = append(told, event) }})
+	providertest.RunTold(t, open(t, spec).Repository("team/app"), "team/app", func() [][]byte { return told },
+		func(body []byte) replicator.Decoded { return acr.Webhook{}.Decode(nil, body) })
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/twinport/twinport/providers/ecr"
+	"github.com/twinport/twinport/providers/providertest"
 	"github.com/twinport/twinport/replicator"
 )
 
@@ -83,4 +84,13 @@ func FuzzWebhook(f *testing.F) {
 			t.Errorf("%q: %+v, want one thing told", body, d)
 		}
 	})
+}
+
+// TestFakeTells: the fake's events are EventBridge's.
+func TestFakeTells(t *testing.T) {
+	var told [][]byte
+	e := &providertest.ECR{Told: func(event []byte) { told = append(told, event) }}
+	hook := ecr.WebhookOf("123456789012.dkr.ecr.eu-west-1.amazonaws.com", nil)
+	providertest.RunTold(t, start(t, e, nil)(t).Repository("team/app"), "team/app", func() [][]byte { return told },
+		func(body []byte) replicator.Decoded { return hook.Decode(nil, body) })
 }

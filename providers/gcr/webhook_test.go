@@ -23,6 +23,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/twinport/twinport/providers/gcr"
+	"github.com/twinport/twinport/providers/providertest"
 	"github.com/twinport/twinport/replicator"
 	"github.com/twinport/twinport/replicator/intake"
 )
@@ -258,4 +259,13 @@ func FuzzWebhook(f *testing.F) {
 			t.Fatalf("%d events of one message", len(d.Events))
 		}
 	})
+}
+
+// TestFakeTells: the fake publishes what Artifact Registry does.
+func TestFakeTells(t *testing.T) {
+	var told [][]byte
+	spec := world(t, &providertest.Google{Told: func(data []byte) { told = append(told, data) }})
+	hook := gcr.Webhook{Host: spec.Host}
+	providertest.RunTold(t, open(t, spec).Repository("app"), "acme-prod/team/app", func() [][]byte { return told },
+		func(body []byte) replicator.Decoded { return hook.Decode(http.Header{}, body) })
 }

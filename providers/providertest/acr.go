@@ -34,6 +34,8 @@ type ACR struct {
 	Locked []string
 	// Before sees every request first; true means that it has answered.
 	Before func(w http.ResponseWriter, r *http.Request) bool
+	// Told is given each push as the webhook tells it, before it is answered.
+	Told func(event []byte)
 
 	mu       sync.Mutex
 	next     int
@@ -218,15 +220,26 @@ func (a *ACR) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 	case parts != nil && a.refused(w, r, parts):
 	default:
-		a.Upstream.ServeHTTP(w, r)
-		if len(parts) > 2 && parts[2] == "manifests" && r.Method == http.MethodPut {
-			a.mu.Lock()
-			if a.pushed == nil {
-				a.pushed = make(map[string]time.Time)
-			}
-			a.pushed[parts[1]+":"+parts[3]] = time.Now().UTC()
-			a.mu.Unlock()
+		if p, ok := taken(w, r, a.Upstream); ok {
+			a.took(p)
 		}
+	}
+}
+
+// took keeps a push's time, and tells of it.
+func (a *ACR) took(p pushed) {
+	a.mu.Lock()
+	if a.pushed == nil {
+		a.pushed = make(map[string]time.Time)
+	}
+	if p.tag != "" {
+		a.pushed[p.repository+":"+p.tag] = time.Now().UTC()
+	}
+	a.next++
+	id := a.next
+	a.mu.Unlock()
+	if a.Told != nil {
+		a.Told(registryEvent(a.Service, id, p))
 	}
 }
 

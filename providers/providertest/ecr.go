@@ -37,6 +37,8 @@ type ECR struct {
 	// NoReferrers answers 405 to the referrers API, NoMounts 202 to mounts: the
 	// account's setting.
 	NoReferrers, NoMounts bool
+	// Told is given each push as EventBridge tells it, before it is answered.
+	Told func(event []byte)
 
 	mu           sync.Mutex
 	repositories map[string]*ECRRepository
@@ -179,7 +181,20 @@ func (e *ECR) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.serveAPI(w, r)
 		return
 	}
-	e.Registry.ServeHTTP(w, r)
+	p, ok := taken(w, r, &e.Registry)
+	if !ok {
+		return
+	}
+	e.mu.Lock()
+	if made := e.repositories[p.repository]; made != nil && p.tag != "" {
+		made.pushed[p.tag] = time.Now()
+	}
+	e.next++
+	id := e.next
+	e.mu.Unlock()
+	if e.Told != nil {
+		e.Told(eventBridge(e.Account, e.Region, id, p))
+	}
 }
 
 // before refuses what ECR refuses and the plain registry does not.
@@ -242,11 +257,6 @@ func (e *ECR) refuse(w http.ResponseWriter, r *http.Request, name, what, referen
 				"The image tag '%s' already exists in the '%s' repository and cannot be overwritten because the tag is immutable.", reference, name))
 			return true
 		}
-		e.mu.Lock()
-		if r := e.repositories[name]; r != nil {
-			r.pushed[reference] = time.Now()
-		}
-		e.mu.Unlock()
 	}
 	return false
 }

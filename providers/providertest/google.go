@@ -39,6 +39,9 @@ type Google struct {
 	Page int
 	// Before sees every request first; true means that it has answered.
 	Before func(w http.ResponseWriter, r *http.Request) bool
+	// Told is given each push as it is published to the topic gcr, before it is
+	// answered.
+	Told func(data []byte)
 
 	once     sync.Once
 	key      *rsa.PrivateKey
@@ -363,7 +366,9 @@ func (g *Google) repository(w http.ResponseWriter, r *http.Request, parts []stri
 	case parts[2] == "tags":
 		g.tags(w, parts[1])
 	default:
-		g.Upstream.ServeHTTP(w, r)
+		if p, ok := taken(w, r, g.Upstream); ok && g.Told != nil {
+			g.Told(insertion(r.Host, p))
+		}
 	}
 }
 
