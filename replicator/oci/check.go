@@ -1,0 +1,89 @@
+package oci
+
+import (
+	"context"
+	"crypto/tls"
+	"regexp"
+	"time"
+)
+
+// What follows are optional abilities that a look at a registry asks for
+// (replicator/check); copies need none of them.
+
+// An Endpoint is where a registry answers.
+type Endpoint struct {
+	// Address is its host:port.
+	Address string
+	// TLS is how it is talked to, with its name set; nil: plain HTTP.
+	TLS *tls.Config
+	// Proxy is the host:port of the HTTP proxy between, empty where there is none.
+	Proxy string
+}
+
+// A Locator tells where its registry answers; nothing is asked.
+type Locator interface {
+	Endpoint() (Endpoint, error)
+}
+
+// A Timekeeper tells its registry's clock, to the second (the Date of an
+// answer); zero where the registry does not tell.
+type Timekeeper interface {
+	Time(ctx context.Context) (time.Time, error)
+}
+
+// An Introspector logs in and names whom as.
+type Introspector interface {
+	// Account names the account as its provider does, never with a secret; it
+	// may be known even where the login fails.
+	Account(ctx context.Context) (string, error)
+}
+
+// A CreationTester tells whether missing repositories may be made, by asking
+// for one that is there.
+type CreationTester interface {
+	// MayCreate makes nothing. ErrDenied: it may not; ErrNotFound: nothing is
+	// there to ask for.
+	MayCreate(ctx context.Context, repository string) error
+}
+
+// A TemporaryRepository can be made and taken away again.
+type TemporaryRepository interface {
+	// Make makes the repository; one that is there is no error.
+	Make(ctx context.Context) error
+	// Remove takes it away where it holds no image. ErrRepositoryUnknown: there
+	// is none, but it might have been.
+	Remove(ctx context.Context) error
+}
+
+// A Rehearser tries the rights that a push needs one by one, with content that
+// the registry has to refuse: nothing is stored.
+type Rehearser interface {
+	RehearsePush(ctx context.Context) error
+}
+
+// A TagFixer tells whether the repository's tags may neither move nor be taken
+// away again.
+type TagFixer interface {
+	FixesTags(ctx context.Context) (bool, error)
+}
+
+var probeGrammar = regexp.MustCompile(`^twinport-check-[0-9a-f]{16}$`)
+
+// IsProbe tells whether a tag is one that a look at a registry has pushed to
+// try whether it may: it is gone soon, and nobody is to copy it.
+func IsProbe(tag string) bool { return probeGrammar.MatchString(tag) }
+
+type detourKey struct{}
+
+// WithDetours has told called with each refusal under ctx that a client got
+// over by asking another way: dearer, or with less of an answer.
+func WithDetours(ctx context.Context, told func(error)) context.Context {
+	return context.WithValue(ctx, detourKey{}, told)
+}
+
+// Detour tells of a refusal that the caller is about to get over.
+func Detour(ctx context.Context, err error) {
+	if told, ok := ctx.Value(detourKey{}).(func(error)); ok && err != nil {
+		told(err)
+	}
+}
