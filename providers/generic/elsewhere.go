@@ -112,6 +112,7 @@ func orElse[T any](ctx context.Context, own, other iter.Seq2[T, error]) iter.Seq
 		began, refused := false, false
 		for item, err := range own {
 			if err != nil && !began && ctx.Err() == nil && !errors.Is(err, oci.ErrUnlistable) {
+				oci.Detour(ctx, err)
 				refused = true
 				break
 			}

@@ -45,6 +45,7 @@ func (p *Repository) Start(ctx context.Context, desc v1.Descriptor, from []strin
 			return u, mounted, err
 		}
 		// The account may not read there, or the registry knows no mounts.
+		oci.Detour(ctx, err)
 	}
 	return p.start(ctx, desc, "")
 }
