@@ -29,6 +29,7 @@ const (
 type Registry struct {
 	*generic.Registry
 	pending *pending
+	id      *identity // nil where the config logs in by itself
 }
 
 var (
@@ -49,6 +50,7 @@ func New(spec generic.Spec, rt http.RoundTripper) (*Registry, error) {
 		if err != nil {
 			return nil, err
 		}
+		r.id = id
 		ways.Login = func(ctx context.Context, anew bool) (generic.Login, error) { return id.login(ctx, r.Registry, anew) }
 	}
 	client, err := generic.NewWith(spec, rt, ways)

@@ -98,6 +98,7 @@ func (p *Repository) Tags(ctx context.Context) iter.Seq2[oci.Tag, error] {
 		first, last := true, ""
 		for page, err := range p.registry.pages(ctx, request) {
 			if first && errors.Is(err, oci.ErrDenied) {
+				oci.Detour(ctx, err)
 				for tag, err := range p.Repository.Tags(ctx) {
 					if !yield(tag, err) {
 						return

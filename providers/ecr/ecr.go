@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"sync"
 
+	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/twinport/twinport/providers/generic"
@@ -30,6 +31,7 @@ type Registry struct {
 	// api is nil where the config logs in by itself: then nothing is known of
 	// AWS, and the registry is asked as any other.
 	api    service
+	sts    *sts.Client // nil with api
 	create *generic.Create
 	// making: one making of a repository at a time; unfinished names those
 	// whose lifecycle policy is still to be set.
@@ -48,6 +50,8 @@ type service interface {
 	// make is nil where the repository is there already.
 	make(ctx context.Context, repository string, how *generic.Create) error
 	setLifecycle(ctx context.Context, repository, policy string) error
+	// remove takes away a repository that holds no image.
+	remove(ctx context.Context, repository string) error
 }
 
 // A Host is what the name of a private registry tells: account and region,
@@ -87,6 +91,7 @@ func New(spec generic.Spec, rt http.RoundTripper) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.sts = sts.NewFromConfig(config)
 	return r.open(spec, rt, newPrivate(spec.Name, host.Account, config))
 }
 
@@ -101,6 +106,7 @@ func NewPublic(spec generic.Spec, rt http.RoundTripper) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.sts = sts.NewFromConfig(config)
 	return r.open(spec, rt, newPublic(spec, config))
 }
 

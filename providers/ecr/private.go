@@ -181,3 +181,11 @@ func (p *private) setLifecycle(ctx context.Context, repository, policy string) e
 	})
 	return p.fault(ctx, "PutLifecyclePolicy", repository, err)
 }
+
+// remove is not forced: ECR keeps a repository that holds images.
+func (p *private) remove(ctx context.Context, repository string) error {
+	_, err := p.api.DeleteRepository(oci.WithOperation(ctx, oci.OpDelete), &ecr.DeleteRepositoryInput{
+		RegistryId: p.registry, RepositoryName: aws.String(repository),
+	})
+	return p.fault(ctx, "DeleteRepository", repository, err)
+}

@@ -190,6 +190,15 @@ func (p *public) make(ctx context.Context, repository string, how *generic.Creat
 	return p.fault(ctx, "CreateRepository", repository, err)
 }
 
+func (p *public) remove(ctx context.Context, repository string) error {
+	name, err := p.own(repository)
+	if err != nil {
+		return err
+	}
+	_, err = p.api.DeleteRepository(oci.WithOperation(ctx, oci.OpDelete), &ecrpublic.DeleteRepositoryInput{RepositoryName: aws.String(name)})
+	return p.fault(ctx, "DeleteRepository", repository, err)
+}
+
 func (p *public) setLifecycle(context.Context, string, string) error { return nil }
 
 func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }

@@ -23,7 +23,8 @@ type Registry struct {
 	*generic.Registry
 	host   string
 	create *generic.Create
-	api    string // of Artifact Registry's REST API
+	api    string    // of Artifact Registry's REST API
+	id     *identity // nil where the config logs in by itself
 	making sync.Mutex
 }
 
@@ -39,6 +40,7 @@ func New(spec generic.Spec, rt http.RoundTripper) (*Registry, error) {
 	auth := spec.Auth
 	if auth.Username == "" && auth.Password == nil && auth.Token == nil && !auth.Anonymous {
 		id := newIdentity(auth.Google, rt)
+		r.id = id
 		ways.Login = func(ctx context.Context, anew bool) (generic.Login, error) { return id.login(ctx, r.Registry, anew) }
 	}
 	// An access token of the config's goes where every other goes.

@@ -139,6 +139,7 @@ func (r *Registry) Repositories(ctx context.Context) iter.Seq2[string, error] {
 		began := false
 		for name, err := range r.packages(ctx, at) {
 			if err != nil && !began && errors.Is(err, oci.ErrDenied) {
+				oci.Detour(ctx, err)
 				r.walk(ctx, yield, err)
 				return
 			}
