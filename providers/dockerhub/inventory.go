@@ -36,14 +36,20 @@ type hub struct {
 }
 
 // tags lists a repository by the Hub's API, which tells digests and times and
-// counts as no pull.
+// counts as no pull. Under a mark the list comes newest first and ends at what
+// the mark has seen.
 func (h *hub) tags(ctx context.Context, r *generic.Registry, full string) iter.Seq2[oci.Tag, error] {
 	what := "GET tags of " + full
 	namespace, name, _ := strings.Cut(full, "/")
+	look := newLook(oci.MarkOf(ctx))
 	return generic.Pages(ctx, what, func(ctx context.Context, n int) ([]oci.Tag, bool, error) {
 		u := *h.base
 		u.Path = "/v2/namespaces/" + namespace + "/repositories/" + name + "/tags"
-		u.RawQuery = url.Values{"page_size": {strconv.Itoa(pageSize)}, "page": {strconv.Itoa(n)}}.Encode()
+		query := url.Values{"page_size": {strconv.Itoa(pageSize)}, "page": {strconv.Itoa(n)}}
+		if look.mark != nil {
+			query.Set("ordering", "last_updated")
+		}
+		u.RawQuery = query.Encode()
 		answer, err := h.ask(ctx, r, &u, what)
 		if err != nil {
 			return nil, false, err
@@ -69,9 +75,15 @@ func (h *hub) tags(ctx context.Context, r *generic.Registry, full string) iter.S
 					break
 				}
 			}
-			list = append(list, tag)
+			updated, err := time.Parse(time.RFC3339Nano, t.Updated)
+			if err != nil {
+				updated = tag.PushedAt
+			}
+			if look.wants(updated) {
+				list = append(list, tag)
+			}
 		}
-		return list, page.Next != "", nil
+		return list, look.goesOn(page.Next != ""), nil
 	})
 }
 

@@ -1,12 +1,15 @@
 package providertest
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 )
 
 // A DockerHub stands before a Fake with Tokens, registry and API in one: pulls
@@ -17,6 +20,10 @@ type DockerHub struct {
 	// Allowance is how many manifests may be read, 0: no limit.
 	Allowance int64
 	Private   bool
+	// Updated is when a tag was moved last, nil: all at Pushed. Lists that are
+	// asked for by that time begin with the newest, but for those of Unsorted.
+	Updated  func(repo, tag string) time.Time
+	Unsorted bool
 	// Logins counts those at the API.
 	Logins atomic.Int64
 
@@ -97,10 +104,19 @@ func (h *DockerHub) tags(w http.ResponseWriter, r *http.Request, repo string) {
 		Name   string `json:"name"`
 		Digest string `json:"digest"`
 		Pushed string `json:"tag_last_pushed"`
+		Update string `json:"last_updated"`
 	}
 	list := []tag{}
 	for _, line := range lines {
-		list = append(list, tag{line.Tag, line.Digest.String(), Pushed.Format("2006-01-02T15:04:05.000000Z")})
+		at := Pushed
+		if h.Updated != nil {
+			at = h.Updated(repo, line.Tag)
+		}
+		told := at.UTC().Format("2006-01-02T15:04:05.000000Z")
+		list = append(list, tag{line.Tag, line.Digest.String(), told, told})
+	}
+	if r.URL.Query().Get("ordering") == "last_updated" && !h.Unsorted {
+		slices.SortStableFunc(list, func(a, b tag) int { return cmp.Compare(b.Update, a.Update) })
 	}
 	cut, more := page(list, n, min(size, 100))
 	next := any(nil)
