@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/twinport/twinport/replicator/oci"
@@ -15,6 +16,7 @@ var (
 	_ oci.Locator      = (*Registry)(nil)
 	_ oci.Timekeeper   = (*Registry)(nil)
 	_ oci.Introspector = (*Registry)(nil)
+	_ oci.Eraser       = (*Repository)(nil)
 )
 
 // Endpoint is where the registry answers, its proxy told by the environment.
@@ -88,6 +90,35 @@ func (r *Registry) LoggedIn(ctx context.Context) error {
 	_, err := r.do(ctx, call{
 		op: oci.OpPing, what: "GET /v2/", method: http.MethodGet, url: r.url("/v2/"), limit: maxErrorBody, tries: 2,
 	})
+	return err
+}
+
+// EraseManifest deletes a manifest or tag.
+func (p *Repository) EraseManifest(ctx context.Context, reference string) error {
+	c, err := p.manifestCall(http.MethodDelete, reference, oci.OpDelete)
+	if err != nil {
+		return err
+	}
+	return p.erase(ctx, c)
+}
+
+// EraseBlob deletes a blob from the repository.
+func (p *Repository) EraseBlob(ctx context.Context, d digest.Digest) error {
+	c, err := p.blobCall(http.MethodDelete, d, oci.OpDelete)
+	if err != nil {
+		return err
+	}
+	return p.erase(ctx, c)
+}
+
+func (p *Repository) erase(ctx context.Context, c call) error {
+	c.header, c.limit = nil, maxErrorBody
+	c.accept = []int{http.StatusOK, http.StatusAccepted, http.StatusNoContent}
+	c.scopes = []string{"repository:" + p.full + ":pull,push,delete"}
+	if p.reg.ways.OwnScopes { // its realm refuses actions it does not know
+		c.scopes = p.push()
+	}
+	_, err := p.reg.do(ctx, c)
 	return err
 }
 

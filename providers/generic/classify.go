@@ -136,6 +136,8 @@ func hintFor(c *call, e *oci.RegistryError) string {
 	switch {
 	case e.Status == http.StatusUnauthorized, c.op == oci.OpToken && errors.Is(e.Kind, oci.ErrDenied):
 		return "check auth of this registry in the config, or docker's config"
+	case errors.Is(e.Kind, oci.ErrDenied) && c.op == oci.OpDelete:
+		return "give the account the right to delete there"
 	case errors.Is(e.Kind, oci.ErrDenied) && isWrite(c):
 		return "give the account the right to push there"
 	case errors.Is(e.Kind, oci.ErrDenied):

@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"regexp"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // What follows are optional abilities that a look at a registry asks for
@@ -53,6 +55,17 @@ type TemporaryRepository interface {
 	// Remove takes it away where it holds no image. ErrRepositoryUnknown: there
 	// is none, but it might have been.
 	Remove(ctx context.Context) error
+}
+
+// An Eraser takes away what its caller has put there itself, by the protocol's
+// plain DELETE.
+type Eraser interface {
+	// EraseManifest takes a manifest away by its digest, or its tag by name; at
+	// many registries the manifest goes with its tag. ErrNotFound: it is not
+	// there, but might have been erased; ErrUnsupported: the registry deletes
+	// nothing; ErrDenied: the account may not.
+	EraseManifest(ctx context.Context, reference string) error
+	EraseBlob(ctx context.Context, d digest.Digest) error
 }
 
 // A Rehearser tries the rights that a push needs one by one, with content that
