@@ -84,16 +84,16 @@ func (g good) at(ctx context.Context, c *harness.Client, deep bool) error {
 	return nil
 }
 
-func (w *world) push(s *stage) {
+func (w *world) push(s *harness.Stage) {
 	w.goods = makeGoods()
 	for _, g := range w.goods {
-		s.say("push  eu/%s:%s  %s", g.repository, g.tag, g.what)
-		if err := g.put(s.ctx, w.registries["eu"].Client()); err != nil {
+		s.Say("push  eu/%s:%s  %s", g.repository, g.tag, g.what)
+		if err := g.put(s.Context(), w.registries["eu"].Client()); err != nil {
 			s.Fatalf("push: %v", err)
 		}
 		start := time.Now()
 		lines := make([]string, len(regions)-1)
-		err := harness.Each(s.ctx, len(lines), func(ctx context.Context, i int) error {
+		err := harness.Each(s.Context(), len(lines), func(ctx context.Context, i int) error {
 			var err error
 			lines[i], err = w.follow(ctx, g, regions[i+1], start)
 			return err
@@ -102,7 +102,7 @@ func (w *world) push(s *stage) {
 			s.Fatalf("%v", err)
 		}
 		for _, line := range lines {
-			s.say("%s", line)
+			s.Say("%s", line)
 		}
 	}
 }
@@ -138,7 +138,7 @@ func (w *world) follow(ctx context.Context, g good, region string, start time.Ti
 }
 
 // settle waits until both regions keep their RPO.
-func (w *world) settle(s *stage) {
+func (w *world) settle(s *harness.Stage) {
 	for _, name := range regions[1:] {
 		w.daemon.WaitStatus("prod", name, "RPO met", 45*time.Second, func(r harness.RouteStatus) bool {
 			return r.Settled() && r.State == "met"
@@ -147,10 +147,10 @@ func (w *world) settle(s *stage) {
 }
 
 // check compares every byte, past twinport, and asks twinport's own commands.
-func (w *world) check(s *stage) {
+func (w *world) check(s *harness.Stage) {
 	for _, name := range regions[1:] {
 		for _, g := range w.goods {
-			if err := g.at(s.ctx, w.registries[name].Client(), true); err != nil {
+			if err := g.at(s.Context(), w.registries[name].Client(), true); err != nil {
 				s.Fatalf("check: %v", err)
 			}
 		}

@@ -23,8 +23,8 @@ func main() {
 	once := flag.Bool("once", os.Getenv("ONCE") != "", "check the result and end with 0 or 1 (or set ONCE)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	s := newStage(ctx)
-	code := s.run(func() { show(s, *once) })
+	s := harness.NewStage(ctx, "demo")
+	code := s.Run(func() { show(s, *once) })
 	stop()
 	os.Exit(code)
 }
@@ -39,34 +39,34 @@ type world struct {
 	goods      []good
 }
 
-func show(s *stage, once bool) {
+func show(s *harness.Stage, once bool) {
 	start := time.Now()
-	s.say("Building and starting three registries and twinport (the first time takes minutes: the registry is built from source) …")
+	s.Say("Building and starting three registries and twinport (the first time takes minutes: the registry is built from source) …")
 	w := build(s)
-	s.say("")
+	s.Say("")
 	for _, name := range regions {
-		s.say("  registry %-3s http://%s", name, w.registries[name].Addr)
+		s.Say("  registry %-3s http://%s", name, w.registries[name].Addr)
 	}
-	s.say("  webhooks     http://%s/hooks/eu", w.daemon.Listen)
-	s.say("  admin        %s  (/metrics, /api/v1/status)", w.daemon.Admin())
-	s.say("  config       %s", w.daemon.ConfigPath())
-	s.say("")
-	s.say("The route: everything pushed to eu goes to us and ap, within 30 s (its RPO).")
-	s.say("")
+	s.Say("  webhooks     http://%s/hooks/eu", w.daemon.Listen)
+	s.Say("  admin        %s  (/metrics, /api/v1/status)", w.daemon.Admin())
+	s.Say("  config       %s", w.daemon.ConfigPath())
+	s.Say("")
+	s.Say("The route: everything pushed to eu goes to us and ap, within 30 s (its RPO).")
+	s.Say("")
 	w.push(s)
 	w.settle(s)
-	s.say("")
-	s.say("$ twinport status")
-	s.say("%s", w.daemon.Command("status").Stdout)
+	s.Say("")
+	s.Say("$ twinport status")
+	s.Say("%s", w.daemon.Command("status").Stdout)
 	w.check(s)
-	s.say("Everything is byte-identical in us and ap, and twinport's status says so. (%.1f s)", time.Since(start).Seconds())
+	s.Say("Everything is byte-identical in us and ap, and twinport's status says so. (%.1f s)", time.Since(start).Seconds())
 	if once {
 		return
 	}
 	watch(s, w)
 }
 
-func build(s *stage) *world {
+func build(s *harness.Stage) *world {
 	for _, name := range []string{harness.Registry, harness.Twinport} {
 		if _, err := harness.Binary(name); err != nil {
 			s.Fatalf("%v", err)
@@ -91,32 +91,32 @@ func build(s *stage) *world {
 }
 
 // watch shows the status beside the running demo until Ctrl-C.
-func watch(s *stage, w *world) {
-	s.say("")
-	s.say("It goes on running. Push something yourself (plain HTTP), then look at us and ap:")
-	s.say("  crane copy --insecure IMAGE %s/team/mine:v1", w.registries["eu"].Addr)
-	s.say("  twinport status --behind --config %s", w.daemon.ConfigPath())
-	s.say("Ctrl-C ends everything.")
-	s.say("")
+func watch(s *harness.Stage, w *world) {
+	s.Say("")
+	s.Say("It goes on running. Push something yourself (plain HTTP), then look at us and ap:")
+	s.Say("  crane copy --insecure IMAGE %s/team/mine:v1", w.registries["eu"].Addr)
+	s.Say("  twinport status --behind --config %s", w.daemon.ConfigPath())
+	s.Say("Ctrl-C ends everything.")
+	s.Say("")
 	tick := time.NewTicker(2 * time.Second)
 	defer tick.Stop()
 	last, lines := "", 0
 	for {
 		select {
-		case <-s.ctx.Done():
-			s.say("\nEnding.")
+		case <-s.Context().Done():
+			s.Say("\nEnding.")
 			return
 		case <-tick.C:
 		}
 		if !w.daemon.Process().Alive() {
 			s.Fatalf("twinport ended")
 		}
-		status, err := w.daemon.Status(s.ctx)
+		status, err := w.daemon.Status(s.Context())
 		if err != nil {
 			continue
 		}
 		now := table(status)
-		if s.terminal && lines > 0 {
+		if s.Terminal && lines > 0 {
 			fmt.Printf("\x1b[%dA\x1b[J", lines)
 		} else if now == last {
 			continue

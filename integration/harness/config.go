@@ -13,9 +13,12 @@ type Config struct {
 	Routes     []RouteConfig
 }
 
-// A RegistryConfig is one registry of kind oci by plain HTTP.
+// A RegistryConfig is one registry by plain HTTP.
 type RegistryConfig struct {
-	Name, Addr         string
+	Name, Addr string
+	// Kind, where it is not oci: then the login is the provider's own identity,
+	// or stands in Lines.
+	Kind               string
 	Username, Password string
 	// Lines are further keys, as they stand in the file (`limits: {requests: 5}`).
 	Lines []string
@@ -40,10 +43,15 @@ func (c Config) YAML(listen, data string) string {
 	}
 	b.WriteString("registries:\n")
 	for _, r := range c.Registries {
-		fmt.Fprintf(&b, "  %s:\n    kind: oci\n    address: %s\n    plainHTTP: true\n", r.Name, r.Addr)
-		if r.Password != "" {
+		kind := r.Kind
+		if kind == "" {
+			kind = "oci"
+		}
+		fmt.Fprintf(&b, "  %s:\n    kind: %s\n    address: %s\n    plainHTTP: true\n", r.Name, kind, r.Addr)
+		switch {
+		case r.Password != "":
 			fmt.Fprintf(&b, "    auth: {username: %s, password: %s}\n", r.Username, r.Password)
-		} else {
+		case r.Kind == "":
 			b.WriteString("    auth: {anonymous: true}\n")
 		}
 		fmt.Fprintf(&b, "    webhook: {secret: %s}\n", Secret(r.Name))
