@@ -179,7 +179,7 @@ func (r *Registry) attempt(ctx context.Context, c *call) (*answer, *failure) {
 // finish turns a last response into an answer or a failure.
 func (r *Registry) finish(ctx context.Context, c *call, resp *http.Response, u *url.URL, trust bool) (*answer, *failure) {
 	if !c.succeeds(resp.StatusCode) {
-		body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+		body, _ := r.readWhole(ctx, resp, maxErrorBody) // what came of it serves
 		_ = resp.Body.Close()
 		return nil, r.refusal(c, resp.StatusCode, resp.Header, body, trust || c.meant)
 	}
@@ -188,7 +188,7 @@ func (r *Registry) finish(ctx context.Context, c *call, resp *http.Response, u *
 		a.body = resp.Body
 		return a, nil
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, c.limit+1))
+	body, err := r.readWhole(ctx, resp, c.limit+1)
 	_ = resp.Body.Close()
 	if err != nil {
 		if ctx.Err() != nil {
@@ -197,10 +197,10 @@ func (r *Registry) finish(ctx context.Context, c *call, resp *http.Response, u *
 		return nil, &failure{err: r.broken(c, err), passing: true}
 	}
 	if int64(len(body)) > c.limit {
-		return nil, &failure{err: &oci.RegistryError{
-			Registry: r.spec.Name, Operation: c.what, Status: resp.StatusCode,
-			Message: fmt.Sprintf("answer over %d bytes", c.limit), Kind: oci.ErrTooLarge,
-		}}
+		return nil, r.tooLarge(c, resp.StatusCode, fmt.Sprintf("answer over %d bytes", c.limit))
+	}
+	if len(body) > oci.MaxValues && oci.CountValues(body) > oci.MaxValues {
+		return nil, r.tooLarge(c, resp.StatusCode, fmt.Sprintf("answer of more than %d values", oci.MaxValues))
 	}
 	a.bytes = body
 	return a, nil
@@ -334,13 +334,6 @@ func isRedirect(status int) bool {
 	return false
 }
 
-// discard frees a response whose body nobody wants, keeping the connection
-// where little is left to read.
-func discard(body io.ReadCloser) {
-	_, _ = io.CopyN(io.Discard, body, maxErrorBody)
-	_ = body.Close()
-}
-
 // stallOr tells our own end of a request from the transport's errors.
 func stallOr(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); isStall(cause) {
@@ -349,4 +342,6 @@ func stallOr(ctx context.Context, err error) error {
 	return err
 }
 
-func isStall(err error) bool { return errors.Is(err, errStalled) || errors.Is(err, errNoAnswer) }
+func isStall(err error) bool {
+	return errors.Is(err, errStalled) || errors.Is(err, errNoAnswer) || errors.Is(err, errDrip)
+}

@@ -141,6 +141,8 @@ type Registry struct {
 	noReferrers atomic.Int64
 	// hasReferrers: it has answered once.
 	hasReferrers atomic.Bool
+	// large has a place for each large answer being read.
+	large chan struct{}
 }
 
 var _ oci.Registry = (*Registry)(nil)
@@ -187,7 +189,7 @@ func NewWith(spec Spec, rt http.RoundTripper, ways Ways) (*Registry, error) {
 	if host == "index.docker.io" { // the API of Docker Hub lives beside its name
 		base.Host = "registry-1.docker.io"
 	}
-	r := &Registry{spec: spec, ways: ways, base: base, rt: rt, allow: allow, idle: spec.Idle}
+	r := &Registry{spec: spec, ways: ways, base: base, rt: rt, allow: allow, idle: spec.Idle, large: make(chan struct{}, largeAnswers)}
 	r.auth = newAuthorizer(r, authn.DefaultKeychain)
 	return r, nil
 }

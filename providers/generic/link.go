@@ -12,6 +12,11 @@ const maxLink = 16 << 10
 // there is none. It is followed on the registry itself and the list's own path
 // alone: only its query counts.
 func nextPage(links []string, from, base *url.URL) (*url.URL, error) {
+	for _, link := range links {
+		if len(link) > maxLink { // it may name a next page: the list is not known to end here
+			return nil, errors.New("a Link header is too long to be read")
+		}
+	}
 	target := nextLink(links)
 	if target == "" {
 		return nil, nil
@@ -34,9 +39,6 @@ func nextPage(links []string, from, base *url.URL) (*url.URL, error) {
 // it leaves out.
 func nextLink(values []string) string {
 	for _, value := range values {
-		if len(value) > maxLink {
-			continue
-		}
 		for value != "" {
 			start := strings.IndexByte(value, '<')
 			if start < 0 {

@@ -19,9 +19,12 @@ const (
 	// few even that, and are asked again for smallPage.
 	pageSize  = 1000
 	smallPage = 100
-	// maxPage bounds one page in bytes, maxPages a whole list.
+	// maxPage bounds one page in bytes, maxPages and maxNames a whole list.
 	maxPage  = 16 << 20
 	maxPages = 100_000
+	maxNames = 5_000_000
+	// maxStill is how many pages in a row may tell nothing new.
+	maxStill = 100
 )
 
 // Repositories lists what is below the prefix.
@@ -149,6 +152,8 @@ func (r *Registry) names(ctx context.Context, first call, field string) iter.Seq
 			asked    = make(map[string]bool)
 			probe    bool // this page was asked for without a Link
 			mark     *oci.Mark
+			told     int
+			still    int // pages without a new name, in a row
 		)
 		if field == "tags" {
 			mark = oci.MarkOf(ctx)
@@ -192,6 +197,12 @@ func (r *Registry) names(ctx context.Context, first call, field string) iter.Seq
 				if !yield(name, nil) {
 					return
 				}
+			}
+			if still++; len(fresh) > 0 {
+				still = 0
+			}
+			if told += len(fresh); told > maxNames || still > maxStill {
+				break
 			}
 			asked[c.url.RawQuery] = true
 			next, err := nextPage(a.header.Values("Link"), a.url, &base)

@@ -97,7 +97,7 @@ func TestIsPublic(t *testing.T) {
 	for addr, want := range map[string]bool{
 		"8.8.8.8": true, "2001:4860:4860::8888": true, "10.1.2.3": false, "172.16.0.1": false, "192.168.1.1": false,
 		"127.0.0.1": false, "169.254.169.254": false, "0.0.0.0": false, "100.64.0.1": false, "::1": false, "fe80::1%eth0": false,
-		"fc00::1": false, "::ffff:10.0.0.1": false, "64:ff9b::a00:1": false, "224.0.0.1": false, "255.255.255.255": false,
+		"fc00::1": false, "::ffff:10.0.0.1": false, "::127.0.0.1": false, "2001:0:7f00:1::": false, "192.0.2.1": false, "64:ff9b::a00:1": false, "224.0.0.1": false, "255.255.255.255": false,
 	} {
 		if got := isPublic(netip.MustParseAddr(addr)); got != want {
 			t.Errorf("%s: got %v, want %v", addr, got, want)
