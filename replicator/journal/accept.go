@@ -132,6 +132,9 @@ func (b *batch) accept(d *desire) (verdict, error) {
 	if p.behind == 0 {
 		p.behind = p.pushed
 	}
+	if err := b.returned(dst, d.dst.Repository, d.tag); err != nil {
+		return 0, err
+	}
 	k := jobKey{dst: dst, dstRepository: d.dst.Repository, ref: d.ref, src: src, srcRepository: d.src.Repository}
 	check := func(digest string) (jobError, bool, error) { return b.refusal(dst, d.dst.Repository, digest) }
 	r, err := b.load(k)

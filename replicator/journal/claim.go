@@ -283,12 +283,14 @@ func (c *claimer) isFree(r *row, moved map[tagKey]bool) (bool, error) {
 			return false, nil
 		}
 		busy := false
-		err := c.b.each(sqlMoving, []any{k.registry, k.repository, k.tag}, func(scan scanner) error {
-			busy = true
-			return nil
-		})
-		if err != nil || busy {
-			return false, err
+		for _, query := range []string{sqlMoving, sqlBeingRemoved} {
+			err := c.b.each(query, []any{k.registry, k.repository, k.tag}, func(scan scanner) error {
+				busy = true
+				return nil
+			})
+			if err != nil || busy {
+				return false, err
+			}
 		}
 	}
 	for _, k := range keys {

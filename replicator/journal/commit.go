@@ -233,6 +233,7 @@ type batch struct {
 	totals      map[string]int64 // findings told, by kind
 	newFindings int64
 	anyRefusal  int // 0 not asked, 1 none, 2 some
+	anyDeparted int // likewise
 	due         bool
 	after       []func() // run once committed
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // schemaVersion is the newest migration this program knows.
-const schemaVersion = 2
+const schemaVersion = 3
 
 // migrate brings the schema up to date. A newer one is refused: this program
 // would not keep what it does not know.

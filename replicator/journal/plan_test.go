@@ -60,10 +60,9 @@ func (j *Journal) writeQuery(query string) ([]string, error) {
 	return details, err
 }
 
-// statements are the constants of sql.go.
+// statements are the constants of sql.go and sqldeparture.go.
 func statements(t *testing.T) map[string]string {
 	t.Helper()
-	file := must(parser.ParseFile(token.NewFileSet(), "sql.go", nil, 0))(t)
 	texts := map[string]string{}
 	var text func(ast.Expr) string
 	text = func(e ast.Expr) string {
@@ -78,10 +77,13 @@ func statements(t *testing.T) map[string]string {
 		t.Fatalf("a statement made of %T", e)
 		return ""
 	}
-	for _, d := range file.Decls {
-		for _, spec := range d.(*ast.GenDecl).Specs {
-			v := spec.(*ast.ValueSpec)
-			texts[v.Names[0].Name] = text(v.Values[0])
+	for _, name := range []string{"sql.go", "sqldeparture.go"} {
+		file := must(parser.ParseFile(token.NewFileSet(), name, nil, 0))(t)
+		for _, d := range file.Decls {
+			for _, spec := range d.(*ast.GenDecl).Specs {
+				v := spec.(*ast.ValueSpec)
+				texts[v.Names[0].Name] = text(v.Values[0])
+			}
 		}
 	}
 	for name := range texts {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Prune removes what is over its age: ended jobs, findings and audit entries
-// older than history, tag history over 400 days but for each tag's current
+// Prune removes what is over its age: ended jobs, findings, audit entries and
+// departures that no listing has missed for longer than history, tag history over 400 days but for each tag's current
 // line and the 10 before it. It works in small commits, so that others' writes
 // go between them.
 func (j *Journal) Prune(ctx context.Context, now time.Time, history time.Duration) error {
@@ -16,6 +16,7 @@ func (j *Journal) Prune(ctx context.Context, now time.Time, history time.Duratio
 	return errors.Join(
 		j.pruneJobs(ctx, before),
 		j.pruneTagStates(ctx, now.Add(-tagStatesAge)),
+		j.pruneDepartures(ctx, before),
 		j.pruneInPages(ctx, "findings", func(b *batch) (int64, error) {
 			n, err := b.execCount(sqlOldFindings, micros(before), pageRows)
 			b.newFindings -= n
