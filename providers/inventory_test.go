@@ -69,6 +69,16 @@ func TestInventory(t *testing.T) {
 			"dockerhub", func(f *providertest.Fake) http.Handler { f.Username = ""; return &providertest.DockerHub{Fake: f} },
 			func(s *generic.Spec) { s.Auth = generic.Auth{Anonymous: true} }, true, 20,
 		},
+		"gitlab with a database": {
+			"gitlab", func(f *providertest.Fake) http.Handler {
+				return &providertest.GitLab{Fake: f, Projects: []string{"team/app"}, Database: true}
+			}, nil, true, 5,
+		},
+		"gitlab without one": {
+			"gitlab", func(f *providertest.Fake) http.Handler {
+				return &providertest.GitLab{Fake: f, Projects: []string{"team/app"}}
+			}, nil, false, 25,
+		},
 		"quay, private, an OAuth token": {
 			"quay", func(f *providertest.Fake) http.Handler {
 				f.Username = "$oauthtoken"

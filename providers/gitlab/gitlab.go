@@ -14,7 +14,9 @@ import (
 // minutes; the client refreshes them ahead of that.
 func New(spec generic.Spec, rt http.RoundTripper) (*generic.Registry, error) {
 	spec.Auth = spec.Auth.TokenAs("oauth2") // any user goes with a token
-	return generic.NewWith(spec, rt, generic.Ways{Repositories: repositories(strings.Trim(spec.Prefix, "/")), Classify: classify})
+	return generic.NewWith(spec, rt, generic.Ways{
+		Repositories: repositories(strings.Trim(spec.Prefix, "/")), Tags: (&lister{}).tags, Classify: classify,
+	})
 }
 
 func classify(op oci.Operation, err *oci.RegistryError) {

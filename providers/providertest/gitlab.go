@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +21,47 @@ type GitLab struct {
 	Protected string
 	// NoAPI: the token has no read_api.
 	NoAPI bool
+	// Database: the registry has one, and with it the API at /gitlab/v1.
+	Database bool
+}
+
+var gitlabTags = regexp.MustCompile(`^/gitlab/v1/repositories/(.+)/tags/list/$`)
+
+// tags is the registry's own list, by name.
+func (g *GitLab) tags(w http.ResponseWriter, r *http.Request, repo string) {
+	parts := []string{"", repo, "tags"}
+	if !g.authorized(r, parts) {
+		g.challenge(w, r, parts)
+		return
+	}
+	lines, exists := g.Inventory(repo)
+	if !exists {
+		Fail(w, http.StatusNotFound, "NAME_UNKNOWN", "repository name not known to registry")
+		return
+	}
+	slices.SortFunc(lines, func(a, b Line) int { return strings.Compare(a.Tag, b.Tag) })
+	type tag struct {
+		Name    string `json:"name"`
+		Digest  string `json:"digest"`
+		Created string `json:"created_at"`
+		Updated string `json:"updated_at,omitempty"`
+	}
+	list := []tag{}
+	for _, line := range lines {
+		if line.Tag > r.URL.Query().Get("last") {
+			list = append(list, tag{line.Tag, line.Digest.String(), "2020-01-01T00:00:00.000+00:00", Pushed.Format("2006-01-02T15:04:05.000+00:00")})
+		}
+	}
+	n, err := strconv.Atoi(r.URL.Query().Get("n"))
+	if err != nil || n < 1 || n > 1000 {
+		Fail(w, http.StatusBadRequest, "INVALID_QUERY_PARAMETER_VALUE", "n")
+		return
+	}
+	if len(list) > n {
+		list = list[:n]
+		w.Header().Set("Link", "<http://"+r.Host+r.URL.Path+"?n="+strconv.Itoa(n)+"&last="+list[n-1].Name+`>; rel="next"`)
+	}
+	answer(w, http.StatusOK, list)
 }
 
 // ServeHTTP serves registry, realm and API.
@@ -27,6 +69,15 @@ func (g *GitLab) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if path, ok := strings.CutPrefix(r.URL.EscapedPath(), "/api/v4/"); ok {
 		g.note(r)
 		g.api(w, r, path)
+		return
+	}
+	if parts := gitlabTags.FindStringSubmatch(r.URL.Path); parts != nil {
+		g.note(r)
+		if !g.Database {
+			http.NotFound(w, r)
+			return
+		}
+		amend(w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.tags(w, r, parts[1]) }), g.realm)
 		return
 	}
 	repo, what, reference, writing := writes(r)
@@ -47,11 +98,14 @@ func (g *GitLab) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.note(r)
 		Fail(w, http.StatusForbidden, "DENIED", "the tag is protected")
 	default:
-		amend(w, r, g.Fake, func(recorded *httptest.ResponseRecorder) {
-			if c := recorded.Header().Get("WWW-Authenticate"); c != "" {
-				recorded.Header().Set("WWW-Authenticate", strings.Replace(c, "/token\"", "/jwt/auth\"", 1))
-			}
-		})
+		amend(w, r, g.Fake, g.realm)
+	}
+}
+
+// realm has tokens made at GitLab itself.
+func (g *GitLab) realm(recorded *httptest.ResponseRecorder) {
+	if c := recorded.Header().Get("WWW-Authenticate"); c != "" {
+		recorded.Header().Set("WWW-Authenticate", strings.Replace(c, "/token\"", "/jwt/auth\"", 1))
 	}
 }
 
