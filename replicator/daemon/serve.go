@@ -67,16 +67,17 @@ func (doors Doors) Serve(ctx context.Context, public, admin net.Listener) error 
 	// An operator's sync may run for hours: its answer has no deadline.
 	g, gctx := errgroup.WithContext(ctx)
 	for _, side := range []struct {
-		listener net.Listener
-		server   *http.Server
+		crowd  *crowd
+		server *http.Server
 	}{
-		{public, &http.Server{Handler: hooks, ReadTimeout: bodyTimeout, WriteTimeout: bodyTimeout}},
-		{admin, &http.Server{Handler: operator, ReadTimeout: bodyTimeout}},
+		{newCrowd(public, publicCrowd, doors.Log), &http.Server{Handler: hooks, ReadTimeout: bodyTimeout, WriteTimeout: bodyTimeout}},
+		{newCrowd(admin, adminCrowd, doors.Log), &http.Server{Handler: operator, ReadTimeout: bodyTimeout}},
 	} {
 		s := side.server
+		side.crowd.guard(s)
 		s.ReadHeaderTimeout, s.IdleTimeout, s.MaxHeaderBytes = headerTimeout, idleTimeout, maxHeader
 		s.ErrorLog = zap.NewStdLog(doors.Log.WithOptions(zap.IncreaseLevel(zap.ErrorLevel)))
-		listener := side.listener
+		var listener net.Listener = side.crowd
 		if doors.TLS != nil {
 			listener = tls.NewListener(listener, doors.TLS)
 		}
