@@ -22,7 +22,8 @@ func (j *Journal) Accept(ctx context.Context, in Intake) (Accepted, error) {
 		}
 	}
 	var accepted Accepted
-	err = j.write(ctx, false, func(b *batch) error {
+	ahead := func(b *batch) { b.willAccept(desired, in) }
+	err = j.writeAhead(ctx, false, ahead, func(b *batch) error {
 		accepted = Accepted{}
 		for i := range desired {
 			v, err := b.accept(&desired[i])

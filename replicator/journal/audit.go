@@ -26,7 +26,7 @@ func (b *batch) audit(e AuditEntry) error {
 // Audits lists what was done, newest first; limit 0 means 100.
 func (j *Journal) Audits(ctx context.Context, limit int) ([]AuditEntry, error) {
 	var list []AuditEntry
-	err := each(ctx, j.readDB, sqlAudits, []any{pageSize(limit, defaultPage)}, func(scan scanner) error {
+	err := each(ctx, j.reads, sqlAudits, []any{pageSize(limit, defaultPage)}, func(scan scanner) error {
 		var e AuditEntry
 		var at int64
 		err := scan(&at, &e.Actor, &e.Action, &e.Target, &e.Detail)

@@ -82,7 +82,7 @@ func (j *Journal) Base(ctx context.Context, job replicator.Job) (replicator.Base
 	}
 	src, dst := c.identities[job.Source.Identity], c.identities[job.Destination.Identity]
 	var base, text string
-	found, err := one(ctx, j.readDB, sqlBase,
+	found, err := one(ctx, j.reads, sqlBase,
 		[]any{dst, job.Destination.Repository, job.Reference(), src, job.Source.Repository}, &base, &text)
 	if err != nil {
 		return replicator.Base{}, fmt.Errorf("read base: %w", err)
@@ -111,7 +111,7 @@ func decodeIntents(text string) ([]intentText, error) {
 
 func (b *batch) base(k jobKey) (string, []intentText, error) {
 	var base, text string
-	err := b.row(sqlBase+b.j.dialect.lock, []any{k.dst, k.dstRepository, k.ref, k.src, k.srcRepository}, &base, &text)
+	err := b.row(sqlBase, []any{k.dst, k.dstRepository, k.ref, k.src, k.srcRepository}, &base, &text)
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", nil, nil
 	}

@@ -18,6 +18,7 @@ type catalog struct {
 	identities map[string]int64
 	edges      map[int64]edge
 	edgeIDs    map[string]int64
+	version    int64 // as other replicas know it
 }
 
 type registryRow struct {
@@ -84,11 +85,11 @@ func normalWants(wants []replicator.Want) []replicator.Want {
 }
 
 func newCatalog() *catalog {
-	return &catalog{map[int64]registryRow{}, map[string]int64{}, map[int64]edge{}, map[string]int64{}}
+	return &catalog{registries: map[int64]registryRow{}, identities: map[string]int64{}, edges: map[int64]edge{}, edgeIDs: map[string]int64{}}
 }
 
 func (c *catalog) clone() *catalog {
-	return &catalog{maps.Clone(c.registries), maps.Clone(c.identities), maps.Clone(c.edges), maps.Clone(c.edgeIDs)}
+	return &catalog{maps.Clone(c.registries), maps.Clone(c.identities), maps.Clone(c.edges), maps.Clone(c.edgeIDs), c.version}
 }
 
 func (c *catalog) setRegistry(r registryRow) {
@@ -108,8 +109,12 @@ func (c *catalog) place(registry int64, repository string) replicator.Place {
 
 // loadCatalog reads it anew.
 func loadCatalog(ctx context.Context, db queryer) (*catalog, error) {
+	return readCatalog(func(query string, f func(scanner) error) error { return each(ctx, db, query, nil, f) })
+}
+
+func readCatalog(ask func(query string, f func(scanner) error) error) (*catalog, error) {
 	c := newCatalog()
-	err := each(ctx, db, sqlRegistries, nil, func(scan scanner) error {
+	err := ask(sqlRegistries, func(scan scanner) error {
 		var r registryRow
 		if err := scan(&r.id, &r.identity, &r.name, &r.trust); err != nil {
 			return err
@@ -120,7 +125,7 @@ func loadCatalog(ctx context.Context, db queryer) (*catalog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read registries: %w", err)
 	}
-	err = each(ctx, db, sqlEdges, nil, func(scan scanner) error {
+	err = ask(sqlEdges, func(scan scanner) error {
 		var e edge
 		var flow int64
 		var wants string
@@ -219,6 +224,7 @@ func (b *batch) join(old, now int64) (int64, error) {
 func (b *batch) ownCatalog() *catalog {
 	if !b.catChanged {
 		b.cat, b.catChanged = b.cat.clone(), true
+		b.cat.version++
 	}
 	return b.cat
 }

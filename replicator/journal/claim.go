@@ -180,7 +180,7 @@ func (c *claimer) next() (Claim, bool, error) {
 			if len(jobs) > 0 {
 				*room--
 				c.b.j.turn++
-				return Claim{Replica: c.b.j.replica, Epoch: c.b.j.epoch, Jobs: jobs}, true, nil
+				return Claim{Replica: c.b.j.replica, Epoch: c.b.j.epoch.Load(), Jobs: jobs}, true, nil
 			}
 		}
 	}
@@ -263,7 +263,7 @@ func (c *claimer) take(d due) ([]replicator.Job, error) {
 			continue
 		}
 		r = b.remember(r)
-		r.state, r.replica, r.epoch, r.claimed, r.pending, r.updated = running, b.j.replica, b.j.epoch, r.digest, 0, b.now
+		r.state, r.replica, r.epoch, r.claimed, r.pending, r.updated = running, b.j.replica, b.j.epoch.Load(), r.digest, 0, b.now
 		if err := b.exec(sqlClaim, r.id, r.replica, r.epoch, r.claimed, r.updated); err != nil {
 			return nil, fmt.Errorf("claim job: %w", err)
 		}
@@ -306,7 +306,7 @@ func (j *Journal) NextDue(ctx context.Context) (time.Time, error) {
 	after := j.lastClaim.Load()
 	earliestDue := int64(0)
 	for edge := int64(0); ; {
-		found, err := one(ctx, j.readDB, sqlNextEdge, []any{edge}, &edge)
+		found, err := one(ctx, j.reads, sqlNextEdge, []any{edge}, &edge)
 		if err != nil {
 			return time.Time{}, fmt.Errorf("next due: %w", err)
 		}
@@ -315,7 +315,7 @@ func (j *Journal) NextDue(ctx context.Context) (time.Time, error) {
 		}
 		for _, lane := range replicator.Lanes {
 			var next int64
-			if _, err := one(ctx, j.readDB, sqlNextDue, []any{edge, int64(lane), after}, &next); err != nil {
+			if _, err := one(ctx, j.reads, sqlNextDue, []any{edge, int64(lane), after}, &next); err != nil {
 				return time.Time{}, fmt.Errorf("next due: %w", err)
 			}
 			earliestDue = earliest(earliestDue, next)

@@ -28,21 +28,27 @@ const (
 // is retried one by one), so it sets its results anew each time, and it is run
 // by the committer alone.
 type request struct {
-	do   func(*batch) error
-	done chan error // holds one
+	// ahead says what do will read, so that a shared journal reads it for all
+	// requests of a batch at once; nil: nothing worth it.
+	ahead func(*batch)
+	do    func(*batch) error
+	done  chan error // holds one
 }
 
 // Run is the committer: it takes what waits, commits it and answers, until ctx
 // ends; then it refuses what comes, commits what had been taken, and returns.
 // Writes made before Run wait for it.
 func (j *Journal) Run(ctx context.Context) error {
-	if j.writer == nil {
+	if j.session == nil {
 		return errors.New("a read-only journal commits nothing")
 	}
 	if !j.running.CompareAndSwap(false, true) {
 		return errors.New("the journal is running already")
 	}
 	defer j.end()
+	if j.shared != nil {
+		defer j.shared.listen(ctx, j)()
+	}
 	pending := make([]*request, 0, maxBatch)
 	for {
 		select {
@@ -98,7 +104,7 @@ func (j *Journal) take(pending []*request) []*request {
 // commit runs the requests in one transaction, or each in its own where that fails.
 func (j *Journal) commit(requests []*request) {
 	err := j.transaction(requests)
-	if err == nil || len(requests) == 1 {
+	if err == nil || len(requests) == 1 || isUnavailable(err) {
 		for _, r := range requests {
 			j.answer(r, err)
 		}
@@ -122,17 +128,19 @@ func (j *Journal) transaction(requests []*request) (err error) {
 	if err := j.step(StageBegin); err != nil {
 		return err
 	}
-	if _, err := j.writer.ExecContext(ctx, j.dialect.begin); err != nil {
-		return fmt.Errorf("begin: %w", classify(err))
+	if err := j.session.begin(ctx); err != nil {
+		return fmt.Errorf("begin: %w", err)
 	}
 	b := j.newBatch(ctx)
 	defer func() {
 		if err != nil {
-			// Where the engine rolled back by itself this says so; either way nothing is left.
-			_, _ = j.writer.ExecContext(ctx, "ROLLBACK")
+			j.session.rollback(ctx)
 			err = classify(err)
 		}
 	}()
+	if err := b.prepare(requests); err != nil {
+		return err
+	}
 	for _, r := range requests {
 		if err := r.do(b); err != nil {
 			return err
@@ -141,10 +149,13 @@ func (j *Journal) transaction(requests []*request) (err error) {
 	if err := b.flush(); err != nil {
 		return err
 	}
+	if err := b.announce(); err != nil {
+		return err
+	}
 	if err := j.step(StageCommit); err != nil {
 		return err
 	}
-	if _, err := j.writer.ExecContext(ctx, "COMMIT"); err != nil {
+	if err := j.session.commit(ctx); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
 	b.publish()
@@ -155,13 +166,18 @@ func (j *Journal) transaction(requests []*request) (err error) {
 // that finds the queue full gives ErrBusy; a completion waits for its place.
 // Where ctx ends first, the write may still be made.
 func (j *Journal) write(ctx context.Context, completion bool, do func(*batch) error) error {
-	if j.writer == nil {
+	return j.writeAhead(ctx, completion, nil, do)
+}
+
+// writeAhead is write with what the request will read said ahead.
+func (j *Journal) writeAhead(ctx context.Context, completion bool, ahead func(*batch), do func(*batch) error) error {
+	if j.session == nil {
 		return errors.New("the journal is open for reading only")
 	}
 	if err := j.step(StageAsk); err != nil {
 		return err
 	}
-	r := &request{do: do, done: make(chan error, 1)}
+	r := &request{ahead: ahead, do: do, done: make(chan error, 1)}
 	if err := j.enqueue(ctx, completion, r); err != nil {
 		return err
 	}
@@ -234,6 +250,9 @@ type batch struct {
 	newFindings int64
 	anyRefusal  int // 0 not asked, 1 none, 2 some
 	anyDeparted int // likewise
+	wanted      wanted
+	epochs      map[string]int64         // of replicas, as read
+	held        map[locationKey][]string // repositories of a digest, as read ahead
 	due         bool
 	after       []func() // run once committed
 }
@@ -258,54 +277,21 @@ func (b *batch) publish() {
 	}
 }
 
-func (b *batch) stmt(query string) (*sql.Stmt, error) {
-	if s, ok := b.j.stmts[query]; ok {
-		return s, nil
-	}
-	s, err := b.j.writer.PrepareContext(b.ctx, query)
-	if err != nil {
-		return nil, fmt.Errorf("prepare: %w", err)
-	}
-	b.j.stmts[query] = s
-	return s, nil
-}
-
 func (b *batch) exec(query string, args ...any) error {
-	_, err := b.execCount(query, args...)
-	return err
+	return b.j.session.exec(b.ctx, query, args)
 }
 
 func (b *batch) execCount(query string, args ...any) (int64, error) {
-	s, err := b.stmt(query) //nolint:sqlclosecheck // Close closes it
-	if err != nil {
-		return 0, err
-	}
-	result, err := s.ExecContext(b.ctx, args...)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
+	return b.j.session.execCount(b.ctx, query, args)
 }
 
 // row scans the one row of a query; sql.ErrNoRows where there is none.
 func (b *batch) row(query string, args []any, into ...any) error {
-	s, err := b.stmt(query) //nolint:sqlclosecheck // Close closes it
-	if err != nil {
-		return err
-	}
-	return s.QueryRowContext(b.ctx, args...).Scan(into...)
+	return b.j.session.row(b.ctx, query, args, func(scan scanner) error { return scan(into...) })
 }
 
 func (b *batch) each(query string, args []any, f func(scan scanner) error) error {
-	s, err := b.stmt(query) //nolint:sqlclosecheck // Close closes it
-	if err != nil {
-		return err
-	}
-	rows, err := s.QueryContext(b.ctx, args...)
-	if err != nil {
-		return err
-	}
-	return drain(rows, f)
+	return b.j.session.each(b.ctx, query, args, f)
 }
 
 // A scanner reads one row's columns.
@@ -317,6 +303,9 @@ type queryer interface {
 }
 
 func each(ctx context.Context, db queryer, query string, args []any, f func(scan scanner) error) error {
+	if p, ok := db.(patient); ok {
+		return p.each(ctx, query, args, f)
+	}
 	rows, err := db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return classify(err)

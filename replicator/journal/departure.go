@@ -117,7 +117,7 @@ func (j *Journal) Return(ctx context.Context, route string, destination replicat
 	}
 	args := []any{route, c.identities[destination.Identity], destination.Repository, micros(before)}
 	var n int64
-	found, err := one(ctx, j.readDB, sqlUnseenDeparture, args, &n)
+	found, err := one(ctx, j.reads, sqlUnseenDeparture, args, &n)
 	if err != nil {
 		return fmt.Errorf("read departures: %w", err)
 	}
@@ -179,7 +179,7 @@ func (j *Journal) Departures(ctx context.Context, route, identity, repository, t
 
 func (j *Journal) departures(ctx context.Context, c *catalog, query string, args ...any) ([]replicator.Departure, error) {
 	var list []replicator.Departure
-	err := each(ctx, j.readDB, query, args, func(scan scanner) error {
+	err := each(ctx, j.reads, query, args, func(scan scanner) error {
 		var r departureRow
 		err := r.scan(scan)
 		list = append(list, r.departure(c))
@@ -204,7 +204,7 @@ func (j *Journal) DepartureCounts(ctx context.Context, route, identity string) (
 	if err != nil {
 		return 0, 0, err
 	}
-	if _, err := one(ctx, j.readDB, sqlDepartureCounts, []any{route, c.identities[identity]}, &all, &held); err != nil {
+	if _, err := one(ctx, j.reads, sqlDepartureCounts, []any{route, c.identities[identity]}, &all, &held); err != nil {
 		return 0, 0, fmt.Errorf("count departures: %w", err)
 	}
 	return all, held, nil
@@ -225,7 +225,7 @@ func (j *Journal) countDepartures(ctx context.Context, query, route, identity st
 		return 0, err
 	}
 	args := append([]any{route, c.identities[identity]}, more...)
-	if _, err := one(ctx, j.readDB, query, args, &n); err != nil {
+	if _, err := one(ctx, j.reads, query, args, &n); err != nil {
 		return 0, fmt.Errorf("count departures: %w", err)
 	}
 	return n, nil
@@ -243,7 +243,7 @@ func (j *Journal) TagsOf(ctx context.Context, place replicator.Place, d digest.D
 		return nil, nil
 	}
 	var tags []string
-	err = each(ctx, j.readDB, sqlTagsOf, []any{string(d), r.id, place.Repository, after, r.trust, pageSize(limit, maxPage)}, func(scan scanner) error {
+	err = each(ctx, j.reads, sqlTagsOf, []any{string(d), r.id, place.Repository, after, r.trust, pageSize(limit, maxPage)}, func(scan scanner) error {
 		var tag string
 		err := scan(&tag)
 		tags = append(tags, tag)
@@ -262,7 +262,7 @@ func (j *Journal) pruneDepartures(ctx context.Context, before time.Time) error {
 	for {
 		var page []departureKey
 		args := last.args(micros(before), pageRows)
-		err := each(ctx, j.readDB, sqlOldDepartures, args, func(scan scanner) error {
+		err := each(ctx, j.reads, sqlOldDepartures, args, func(scan scanner) error {
 			var k departureKey
 			err := scan(&k.route, &k.registry, &k.repository, &k.tag)
 			page = append(page, k)

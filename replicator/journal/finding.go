@@ -146,7 +146,7 @@ func parseFindingToken(token string) (at, id int64, err error) {
 
 func (j *Journal) findings(ctx context.Context, query string, args []any) ([]replicator.Finding, error) {
 	var list []replicator.Finding
-	err := each(ctx, j.readDB, query, args, func(scan scanner) error {
+	err := each(ctx, j.reads, query, args, func(scan scanner) error {
 		var f replicator.Finding
 		var id, at, first, acknowledged int64
 		var kind, named string
@@ -185,7 +185,7 @@ func (j *Journal) findingsByID(ctx context.Context, ids []string) ([]replicator.
 // FindingTotals counts by kind how often anything was ever told.
 func (j *Journal) FindingTotals(ctx context.Context) (map[replicator.FindingKind]int64, error) {
 	totals := map[replicator.FindingKind]int64{}
-	err := each(ctx, j.readDB, sqlFindingTotals, nil, func(scan scanner) error {
+	err := each(ctx, j.reads, sqlFindingTotals, nil, func(scan scanner) error {
 		var kind string
 		var n int64
 		err := scan(&kind, &n)

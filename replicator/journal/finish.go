@@ -15,7 +15,8 @@ import (
 // once, whatever its outcome: its one successor. ErrFenced where the claim is
 // no longer ours; then nothing was written.
 func (j *Journal) Finish(ctx context.Context, claim Claim, outcomes []Outcome) error {
-	return j.write(ctx, true, func(b *batch) error {
+	ahead := func(b *batch) { b.willFinish(outcomes) }
+	return j.writeAhead(ctx, true, ahead, func(b *batch) error {
 		if err := b.fence(claim); err != nil {
 			return err
 		}
@@ -49,7 +50,13 @@ func (j *Journal) Release(ctx context.Context, claim Claim) error {
 
 // fence gives ErrFenced unless the claim's lease is the current one.
 func (b *batch) fence(claim Claim) error {
-	var epoch int64
+	epoch, known := b.epochs[claim.Replica]
+	if known {
+		if epoch != claim.Epoch {
+			return ErrFenced
+		}
+		return nil
+	}
 	err := b.row(sqlEpoch, []any{claim.Replica}, &epoch)
 	if errors.Is(err, sql.ErrNoRows) || err == nil && epoch != claim.Epoch {
 		return ErrFenced

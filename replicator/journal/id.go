@@ -29,6 +29,12 @@ func (s *ids) seen(id int64) {
 	s.last = max(s.last, id>>replicaBits)
 }
 
+func (s *ids) setReplica(number int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.replica = number
+}
+
 func (s *ids) next(now int64) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()

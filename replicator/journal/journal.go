@@ -28,12 +28,33 @@ import (
 type Options struct {
 	// Dir is the data directory, made where absent.
 	Dir string
+	// Database is the address (postgres://…) of a journal that several replicas
+	// share; empty: SQLite in Dir. Nothing of it is ever told.
+	Database string
+	// Role is what this process does with a shared journal.
+	Role Role
+	// TookOver, where not nil, is told of each dead replica whose jobs were
+	// handed back.
+	TookOver func(replica string, jobs int)
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 	// Step, where not nil, is called at each stage of a write. It may wait, and
 	// its error is the write's: tests pace a journal by it, and end it.
 	Step func(Stage) error
 }
+
+// A Role is what a process is among the replicas that share a journal; alone,
+// it means nothing.
+type Role int
+
+const (
+	// Serves: it takes the data directory, works, and may be the one that sweeps.
+	Serves Role = iota
+	// Works: it copies, and has a share of the registries' budgets.
+	Works
+	// Steers: it only writes what a person asked for.
+	Steers
+)
 
 // What a journal cannot be opened for; the words say what to do.
 var (
@@ -42,7 +63,7 @@ var (
 		"the registries are the truth, a sweep makes a new journal")
 	// ErrNewer: the journal was written by a newer twinport.
 	ErrNewer = errors.New("the journal was written by a newer twinport: start that version, " +
-		"or move journal.db away and let a sweep make a new journal")
+		"or begin a new journal (move journal.db away, or name an empty database): a sweep fills it")
 )
 
 // A Journal is safe for concurrent use. Writes wait for Run.
@@ -51,14 +72,17 @@ type Journal struct {
 	dialect   dialect
 	now       func() time.Time
 	step      func(Stage) error
-	lock      *os.File // nil: for reading only
+	lock      *os.File // of the data directory
 	writeDB   *sql.DB
-	writer    *sql.Conn // the one that writes; nil: for reading only
+	writer    *sql.Conn // SQLite's one that writes
 	readDB    *sql.DB
+	reads     queryer              // readDB, with the engine's patience
 	stmts     map[string]*sql.Stmt // of writer, the committer's
+	session   session              // the committer's; nil: for reading only
+	shared    *shared              // with other replicas; nil: the journal is this process's alone
 	ids       ids
 	replica   string
-	epoch     int64
+	epoch     atomic.Int64
 	lease     atomic.Int64 // microseconds: our lease holds until then
 
 	catalog     atomic.Pointer[catalog]
@@ -84,9 +108,15 @@ type Journal struct {
 // in it, brings its schema up to date, raises this replica's epoch and hands
 // back the jobs that were running when the last process ended. It gives
 // ErrLocked, ErrCorrupt and ErrNewer.
+//
+// With a Database it joins the replicas there instead; the directory is taken
+// by who serves alone. ErrUnavailable where the database does not answer.
 func Open(ctx context.Context, o Options) (*Journal, error) {
 	if o.Dir == "" {
 		return nil, errors.New("open journal: no data directory")
+	}
+	if o.Database != "" {
+		return openShared(ctx, o)
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
@@ -178,6 +208,7 @@ func (j *Journal) openWriter(ctx context.Context) error {
 	if j.writer, err = j.writeDB.Conn(ctx); err != nil {
 		return classify(err)
 	}
+	j.session = sqliteSession{j}
 	if err := j.start(ctx); err != nil {
 		return err
 	}
@@ -214,25 +245,37 @@ func (j *Journal) start(ctx context.Context) error {
 		return err
 	}
 	j.catalog.Store(c)
+	if err := j.recall(ctx, j.writer); err != nil {
+		return err
+	}
+	raise := &request{do: func(b *batch) error {
+		until := b.now + lease.Microseconds()
+		var epoch int64
+		if err := b.row(sqlRaiseEpoch, []any{j.replica, until}, &epoch); err != nil {
+			return fmt.Errorf("raise the epoch: %w", err)
+		}
+		b.after = append(b.after, func() {
+			j.epoch.Store(epoch)
+			j.lease.Store(until)
+		})
+		return b.handBackAll()
+	}}
+	return j.transaction([]*request{raise})
+}
+
+// recall reads what keeps new ids above those that exist, and counts findings.
+func (j *Journal) recall(ctx context.Context, db queryer) error {
 	for _, query := range []string{sqlMaxJobID, sqlMaxTagState, sqlMaxFinding, sqlMaxAudit} {
 		var id int64
-		if _, err := one(ctx, j.writer, query, nil, &id); err != nil {
+		if _, err := one(ctx, db, query, nil, &id); err != nil {
 			return fmt.Errorf("read the last id: %w", err)
 		}
 		j.ids.seen(id)
 	}
-	if _, err := one(ctx, j.writer, sqlCountFindings, nil, &j.findingCount); err != nil {
+	if _, err := one(ctx, db, sqlCountFindings, nil, &j.findingCount); err != nil {
 		return fmt.Errorf("count findings: %w", err)
 	}
-	raise := &request{do: func(b *batch) error {
-		until := b.now + lease.Microseconds()
-		if err := b.row(sqlRaiseEpoch, []any{j.replica, until}, &j.epoch); err != nil {
-			return fmt.Errorf("raise the epoch: %w", err)
-		}
-		b.after = append(b.after, func() { j.lease.Store(until) })
-		return b.handBackAll()
-	}}
-	return j.transaction([]*request{raise})
+	return nil
 }
 
 func (j *Journal) openReader(ctx context.Context) error {
@@ -246,13 +289,14 @@ func (j *Journal) openReader(ctx context.Context) error {
 	}
 	j.readDB.SetMaxOpenConns(readers)
 	j.readDB.SetMaxIdleConns(readers)
+	j.reads = j.readDB
 	if j.lock != nil {
 		return classify(j.readDB.PingContext(ctx))
 	}
 	if err := j.checkSchema(ctx, j.readDB); err != nil {
 		return err
 	}
-	c, err := loadCatalog(ctx, j.readDB)
+	c, err := loadCatalog(ctx, j.reads)
 	if err != nil {
 		return err
 	}
@@ -269,6 +313,9 @@ func (j *Journal) Close() error {
 	}
 	j.end()
 	var errs []error
+	if j.shared != nil {
+		errs = append(errs, j.shared.leave(j))
+	}
 	for _, s := range j.stmts {
 		errs = append(errs, s.Close())
 	}
@@ -293,11 +340,15 @@ func (j *Journal) Close() error {
 	return errors.Join(errs...)
 }
 
-// Path is the database file.
+// Path is the database file; where replicas share a database, it is what
+// would stand in the data directory.
 func (j *Journal) Path() string { return j.path }
 
 // Size is how many bytes the journal takes on disk, its log included.
 func (j *Journal) Size() int64 {
+	if j.shared != nil {
+		return j.shared.size(j)
+	}
 	var size int64
 	for _, suffix := range []string{"", "-wal"} {
 		if info, err := os.Stat(j.path + suffix); err == nil {
@@ -318,12 +369,16 @@ func (j *Journal) Healthy(ctx context.Context) error {
 	return nil
 }
 
-// names is the catalog as of now; who only reads cannot know when it changed.
+// names is the catalog as of now; who only reads, or shares the journal,
+// cannot know when it changed.
 func (j *Journal) names(ctx context.Context) (*catalog, error) {
-	if j.lock != nil {
+	switch {
+	case j.shared != nil:
+		return j.shared.names(ctx, j)
+	case j.session != nil:
 		return j.catalog.Load(), nil
 	}
-	return loadCatalog(ctx, j.readDB)
+	return loadCatalog(ctx, j.reads)
 }
 
 func (j *Journal) isUnwanted(edge int64) bool { return (*j.unwanted.Load())[edge] }

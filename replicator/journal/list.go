@@ -57,7 +57,7 @@ func (j *Journal) jobsByID(ctx context.Context, c *catalog, ids []int64) ([]repl
 		}
 		page := make([]*row, n)
 		query := "SELECT " + jobColumns + " FROM jobs WHERE id IN (" + strings.Join(marks, ", ") + ")"
-		err := each(ctx, j.readDB, query, args, func(scan scanner) error {
+		err := each(ctx, j.reads, query, args, func(scan scanner) error {
 			r, err := scanRow(scan)
 			page[place[r.id]] = r
 			return err
@@ -110,16 +110,16 @@ func (j *Journal) selectIDs(ctx context.Context, c *catalog, f JobFilter, newest
 	var ids []int64
 	switch {
 	case len(f.IDs) > 0:
-		ids, err = s.byIDs(ctx, j.readDB)
+		ids, err = s.byIDs(ctx, j.reads)
 	case s.nothing:
 	case f.Repository != "":
-		ids, err = s.byRepository(ctx, j.readDB)
+		ids, err = s.byRepository(ctx, j.reads)
 	case f.ErrorKind != "":
-		ids, err = s.byError(ctx, j.readDB)
+		ids, err = s.byError(ctx, j.reads)
 	case f.Tag != "":
-		ids, err = s.byScan(ctx, j.readDB)
+		ids, err = s.byScan(ctx, j.reads)
 	default:
-		ids, err = s.byStanding(ctx, j.readDB)
+		ids, err = s.byStanding(ctx, j.reads)
 	}
 	if err != nil {
 		return nil, "", err

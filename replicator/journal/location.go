@@ -3,6 +3,7 @@ package journal
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/twinport/twinport/replicator"
 )
@@ -25,7 +26,7 @@ func (j *Journal) Locations(ctx context.Context, identity, digest string) ([]str
 		return nil, err
 	}
 	var list []string
-	err = each(ctx, j.readDB, sqlLocations, []any{c.identities[identity], digest}, func(scan scanner) error {
+	err = each(ctx, j.reads, sqlLocations, []any{c.identities[identity], digest}, func(scan scanner) error {
 		var repository string
 		var at int64
 		err := scan(&repository, &at)
@@ -69,18 +70,9 @@ func (b *batch) saveLocation(l replicator.Location) error {
 	if _, ok := b.j.located[key]; ok {
 		return nil
 	}
-	known := make([]string, 0, maxLocations)
-	err = b.each(sqlLocations, []any{id, key.digest}, func(scan scanner) error {
-		var repository string
-		var at int64
-		err := scan(&repository, &at)
-		if repository != key.repository {
-			known = append(known, repository)
-		}
-		return err
-	})
+	known, err := b.repositoriesOf(key)
 	if err != nil {
-		return fmt.Errorf("read locations: %w", err)
+		return err
 	}
 	for i := maxLocations - 1; i < len(known); i++ {
 		if err := b.exec(sqlDropLocation, id, key.digest, known[i]); err != nil {
@@ -92,7 +84,31 @@ func (b *batch) saveLocation(l replicator.Location) error {
 		return fmt.Errorf("write location: %w", err)
 	}
 	b.locations = append(b.locations, key)
+	if ahead := (locationKey{registry: id, digest: key.digest}); b.held[ahead] != nil {
+		b.held[ahead] = append([]string{key.repository}, known[:min(len(known), maxLocations-1)]...)
+	}
 	return nil
+}
+
+// repositoriesOf are the others that are known to hold a digest, newest first.
+func (b *batch) repositoriesOf(key locationKey) ([]string, error) {
+	if ahead, ok := b.held[locationKey{registry: key.registry, digest: key.digest}]; ok {
+		return slices.DeleteFunc(slices.Clone(ahead), func(r string) bool { return r == key.repository }), nil
+	}
+	known := make([]string, 0, maxLocations)
+	err := b.each(sqlLocations, []any{key.registry, key.digest}, func(scan scanner) error {
+		var repository string
+		var at int64
+		err := scan(&repository, &at)
+		if repository != key.repository {
+			known = append(known, repository)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read locations: %w", err)
+	}
+	return known, nil
 }
 
 // rememberLocations notes what was saved lately, once it is committed.
@@ -107,5 +123,6 @@ func (j *Journal) rememberLocations(keys []locationKey) {
 
 func (b *batch) forgetLocated() {
 	clear(b.j.located)
+	b.held = nil
 	b.locations = b.locations[:0]
 }

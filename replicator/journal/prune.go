@@ -49,7 +49,7 @@ func (j *Journal) pruneJobs(ctx context.Context, before time.Time) error {
 	last := int64(0)
 	for {
 		var ids []int64
-		err := each(ctx, j.readDB, sqlOldJobs, []any{last, idBefore(before), micros(before), pageRows}, func(scan scanner) error {
+		err := each(ctx, j.reads, sqlOldJobs, []any{last, idBefore(before), micros(before), pageRows}, func(scan scanner) error {
 			var id int64
 			err := scan(&id)
 			ids = append(ids, id)
@@ -86,7 +86,7 @@ func (j *Journal) pruneTagStates(ctx context.Context, before time.Time) error {
 	last := int64(0)
 	for {
 		var page []line
-		err := each(ctx, j.readDB, sqlOldTagStates, []any{last, idBefore(before), pageRows}, func(scan scanner) error {
+		err := each(ctx, j.reads, sqlOldTagStates, []any{last, idBefore(before), pageRows}, func(scan scanner) error {
 			var l line
 			err := scan(&l.id, &l.key.registry, &l.key.repository, &l.key.tag, &l.at)
 			page = append(page, l)

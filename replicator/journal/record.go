@@ -54,7 +54,7 @@ func (j *Journal) recordsAfter(ctx context.Context, query, identity, repository,
 
 func (j *Journal) records(ctx context.Context, c *catalog, query string, args ...any) ([]replicator.Record, error) {
 	var list []replicator.Record
-	err := each(ctx, j.readDB, query, args, func(scan scanner) error {
+	err := each(ctx, j.reads, query, args, func(scan scanner) error {
 		rec, err := scanRecord(c, scan)
 		list = append(list, rec)
 		return err
@@ -93,7 +93,7 @@ func (j *Journal) Holders(ctx context.Context, d digest.Digest) ([]replicator.Pl
 		return nil, err
 	}
 	var places []replicator.Place
-	err = each(ctx, j.readDB, sqlRecordsOfDigest, []any{string(d), maxHolders}, func(scan scanner) error {
+	err = each(ctx, j.reads, sqlRecordsOfDigest, []any{string(d), maxHolders}, func(scan scanner) error {
 		var trust int64
 		rec, err := scanRecord(c, scan, &trust)
 		place := rec.Destination
@@ -117,7 +117,7 @@ func (j *Journal) RecordRepositories(ctx context.Context, identity, after string
 	}
 	var list []string
 	for len(list) < pageSize(limit, maxPage) {
-		found, err := one(ctx, j.readDB, sqlNextRecordRepository, []any{c.identities[identity], after}, &after)
+		found, err := one(ctx, j.reads, sqlNextRecordRepository, []any{c.identities[identity], after}, &after)
 		if err != nil {
 			return nil, fmt.Errorf("list repositories: %w", err)
 		}
@@ -193,6 +193,9 @@ func (b *batch) void(p replicator.Place) error {
 		return fmt.Errorf("void locations: %w", err)
 	}
 	b.forgetLocated()
+	if b.j.shared != nil {
+		b.ownCatalog() // so that other replicas forget, too
+	}
 	return nil
 }
 

@@ -17,7 +17,7 @@ func (j *Journal) Refusal(ctx context.Context, identity, repository, digest, fin
 		return nil, err
 	}
 	var why jobError
-	found, err := one(ctx, j.readDB, sqlRefusal, []any{c.identities[identity], repository, digest, fingerprint},
+	found, err := one(ctx, j.reads, sqlRefusal, []any{c.identities[identity], repository, digest, fingerprint},
 		&why.kind, &why.message, &why.hint)
 	if err != nil {
 		return nil, fmt.Errorf("read refusal: %w", err)

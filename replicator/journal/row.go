@@ -162,7 +162,7 @@ func (b *batch) load(k jobKey) (*row, error) {
 	if r, ok := b.byKey[k]; ok {
 		return r, nil
 	}
-	r, err := b.query(sqlJobByKey+b.j.dialect.lock, k.dst, k.dstRepository, k.ref, k.src, k.srcRepository)
+	r, err := b.query(sqlJobByKey, k.dst, k.dstRepository, k.ref, k.src, k.srcRepository)
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +178,7 @@ func (b *batch) byNumber(id int64) (*row, error) {
 	if r, ok := b.byID[id]; ok {
 		return r, nil
 	}
-	r, err := b.query(sqlJobByID+b.j.dialect.lock, id)
+	r, err := b.query(sqlJobByID, id)
 	if err != nil || r == nil {
 		return nil, err
 	}
@@ -186,11 +186,12 @@ func (b *batch) byNumber(id int64) (*row, error) {
 }
 
 func (b *batch) query(query string, args ...any) (*row, error) {
-	s, err := b.stmt(query) //nolint:sqlclosecheck // Close closes it
-	if err != nil {
-		return nil, err
-	}
-	r, err := scanRow(s.QueryRowContext(b.ctx, args...).Scan)
+	var r *row
+	err := b.j.session.row(b.ctx, query, args, func(scan scanner) error {
+		var err error
+		r, err = scanRow(scan)
+		return err
+	})
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}

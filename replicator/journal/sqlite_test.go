@@ -138,13 +138,12 @@ func TestANewerSchemaIsRefused(t *testing.T) {
 }
 
 func TestMigrationsAreAllKnown(t *testing.T) {
-	files, err := sqliteDialect.schema()
-	if err != nil {
-		t.Fatal(err)
-	}
-	names, err := fs.Glob(files, "*.sql")
-	if err != nil || len(names) != schemaVersion {
-		t.Errorf("%d migrations, schemaVersion is %d: %v", len(names), schemaVersion, err)
+	for _, d := range []dialect{sqliteDialect, postgresDialect} {
+		files := must(d.schema())(t)
+		names, err := fs.Glob(files, "*.sql")
+		if err != nil || len(names) != schemaVersion {
+			t.Errorf("%d in %s, schemaVersion is %d: %v", len(names), d.migrations, schemaVersion, err)
+		}
 	}
 }
 

@@ -67,12 +67,12 @@ func (s *Standing) add(state replicator.JobState, lane replicator.Lane, n, behin
 // counts gives number and earliest push of the rows of desired state by edge, state and lane.
 func (j *Journal) counts(ctx context.Context, f func(edge int64, state stateCode, lane replicator.Lane, n, behind int64)) error {
 	for edgeID := int64(0); ; {
-		found, err := one(ctx, j.readDB, sqlAllEdges, []any{edgeID}, &edgeID)
+		found, err := one(ctx, j.reads, sqlAllEdges, []any{edgeID}, &edgeID)
 		if err != nil || !found {
 			return err
 		}
 		for _, state := range liveStates {
-			err := each(ctx, j.readDB, sqlStanding, []any{edgeID, int64(state)}, func(scan scanner) error {
+			err := each(ctx, j.reads, sqlStanding, []any{edgeID, int64(state)}, func(scan scanner) error {
 				var lane, n, behind int64
 				if err := scan(&lane, &n, &behind); err != nil {
 					return err
@@ -91,20 +91,20 @@ func (j *Journal) counts(ctx context.Context, f func(edge int64, state stateCode
 func (j *Journal) provenCounts(ctx context.Context, c *catalog, of func(replicator.Want) *Standing) error {
 	route, registry := "", int64(0)
 	for {
-		found, err := one(ctx, j.readDB, sqlRecordRoutes, []any{route, registry}, &route, &registry)
+		found, err := one(ctx, j.reads, sqlRecordRoutes, []any{route, registry}, &route, &registry)
 		if err != nil || !found {
 			return err
 		}
 		r := c.registries[registry]
 		var n, unconfirmed, oldest, last int64
 		args := []any{route, registry, r.trust}
-		if _, err := one(ctx, j.readDB, sqlRecordCount, args, &n); err != nil {
+		if _, err := one(ctx, j.reads, sqlRecordCount, args, &n); err != nil {
 			return err
 		}
-		if _, err := one(ctx, j.readDB, sqlUnconfirmedCount, args, &unconfirmed); err != nil {
+		if _, err := one(ctx, j.reads, sqlUnconfirmedCount, args, &unconfirmed); err != nil {
 			return err
 		}
-		if _, err := one(ctx, j.readDB, sqlRecordTimes, args, &oldest, &last); err != nil {
+		if _, err := one(ctx, j.reads, sqlRecordTimes, args, &oldest, &last); err != nil {
 			return err
 		}
 		s := of(replicator.Want{Route: route, Destination: r.name})

@@ -216,7 +216,7 @@ func (j *Journal) Resume(ctx context.Context, route, actor string) error {
 // Paused are the paused routes.
 func (j *Journal) Paused(ctx context.Context) (map[string]bool, error) {
 	paused := map[string]bool{}
-	err := each(ctx, j.readDB, sqlPauses, nil, pausedInto(paused))
+	err := each(ctx, j.reads, sqlPauses, nil, pausedInto(paused))
 	if err != nil {
 		return nil, fmt.Errorf("read pauses: %w", err)
 	}

@@ -12,7 +12,7 @@ import (
 func (j *Journal) SweepState(ctx context.Context, route, destination string) (replicator.SweepState, error) {
 	s := replicator.SweepState{Route: route, Destination: destination}
 	var started, completed, completeStart, failedAt, seeded int64
-	_, err := one(ctx, j.readDB, sqlSweep, []any{route, destination}, &s.Cursor, &started, &completed, &completeStart,
+	_, err := one(ctx, j.reads, sqlSweep, []any{route, destination}, &s.Cursor, &started, &completed, &completeStart,
 		&failedAt, &s.Error, &s.Requests, &s.Tags, &seeded)
 	if err != nil {
 		return s, fmt.Errorf("read sweep state: %w", err)
@@ -37,7 +37,7 @@ func (j *Journal) SaveSweepState(ctx context.Context, s replicator.SweepState) e
 // SweepsDue are the registries that told something we could not use.
 func (j *Journal) SweepsDue(ctx context.Context) ([]string, error) {
 	var list []string
-	err := each(ctx, j.readDB, sqlSweepsDue, nil, func(scan scanner) error {
+	err := each(ctx, j.reads, sqlSweepsDue, nil, func(scan scanner) error {
 		var name string
 		err := scan(&name)
 		list = append(list, name)

@@ -129,7 +129,7 @@ func (j *Journal) History(ctx context.Context, identity, repository, tag string,
 		until = at.UnixMicro()
 	}
 	var list []replicator.TagState
-	err = each(ctx, j.readDB, sqlHistory, []any{registry, repository, tag, until, pageSize(limit, defaultPage)},
+	err = each(ctx, j.reads, sqlHistory, []any{registry, repository, tag, until, pageSize(limit, defaultPage)},
 		func(scan scanner) error {
 			s := replicator.TagState{Place: c.place(registry, repository), Tag: tag}
 			var at int64
@@ -155,7 +155,7 @@ func (j *Journal) TagStates(ctx context.Context, identity, repository, from stri
 	}
 	registry := c.identities[identity]
 	var list []replicator.TagState
-	err = each(ctx, j.readDB, sqlTagStates, []any{registry, repository, from, pageSize(limit, defaultPage)},
+	err = each(ctx, j.reads, sqlTagStates, []any{registry, repository, from, pageSize(limit, defaultPage)},
 		func(scan scanner) error {
 			s := replicator.TagState{Place: c.place(registry, repository)}
 			var at int64
