@@ -120,6 +120,8 @@ type blobCopy struct {
 	// ask: the blob may be there, so HEAD comes before an upload.
 	ask   bool
 	reads int
+	// place is the turn at the repository: who waits for it sees the bytes move.
+	place *uploading
 }
 
 // blob gets evidence that a destination has a blob: a HEAD, a mount or an
@@ -131,8 +133,7 @@ func (k *copying) blob(ctx context.Context, d *dest, desc v1.Descriptor) error {
 		d.note(func(r *Result) { r.ReadBytes += b.r.sourceBytes() })
 	}()
 	b.r.answered()
-	name := d.Repository.Name()
-	b.ask = slices.Contains(k.c.uploads.places(b.key), name) || d.Present != nil && d.Present(ctx, desc.Digest)
+	b.ask = d.Present != nil && d.Present(ctx, desc.Digest)
 	for try := 1; ; try++ {
 		err := b.once(ctx)
 		if err == nil || ctx.Err() != nil || !b.worthwhile(err, try) {
@@ -172,25 +173,44 @@ func (b *blobCopy) worthwhile(err error, try int) bool {
 	return false
 }
 
-// once is one attempt: HEAD where the blob may be there, then mount or upload.
+// once is one attempt, by one copy per repository at a time: what another has
+// just brought there is there, else HEAD where the blob may be, then mount or
+// upload.
 func (b *blobCopy) once(ctx context.Context) error {
-	if b.ask {
+	name := b.d.Repository.Name()
+	waited := func() {
+		b.k.step(Progress{Step: StepWaiting, Destination: b.d.index, Digest: b.desc.Digest})
+	}
+	var place *uploading
+	for place == nil {
+		if b.k.c.uploads.evident(b.key, name) {
+			b.done(StepBlobPresent, func(r *Result) { r.Present++ })
+			return nil
+		}
+		var err error
+		if place, _, err = b.k.c.uploads.enter(ctx, placeKey{b.key, name}, name, b.r.leave, waited); err != nil {
+			return err
+		}
+	}
+	b.place = place
+	err := b.bring(ctx, waited)
+	b.k.c.uploads.leave(place, err == nil)
+	return err
+}
+
+// bring has the blob come to the repository; the turn for that is ours.
+func (b *blobCopy) bring(ctx context.Context, waited func()) error {
+	if b.ask || slices.Contains(b.k.c.uploads.places(b.key), b.d.Repository.Name()) {
 		b.ask = false
 		if there, err := b.head(ctx); there || err != nil {
 			return err
 		}
 	}
-	turn, landed, err := b.k.c.uploads.enter(ctx, b.key, b.d.Repository.Name(), b.r.leave, func() {
-		b.k.step(Progress{Step: StepWaiting, Destination: b.d.index, Digest: b.desc.Digest})
-	})
+	turn, landed, err := b.k.c.uploads.enter(ctx, b.key, b.d.Repository.Name(), b.r.leave, waited)
 	if err != nil {
 		return err
 	}
 	if turn == nil {
-		if landed == b.d.Repository.Name() {
-			b.ask = true
-			return b.once(ctx)
-		}
 		// Where a mount of what has just landed is refused, waiting for others
 		// spares nothing: the upload needs no turn.
 		return b.start(ctx, nil, []string{landed})
@@ -234,14 +254,15 @@ func (b *blobCopy) candidates(ctx context.Context) []string {
 
 // start mounts the blob or uploads it.
 func (b *blobCopy) start(ctx context.Context, turn *uploading, from []string) error {
+	if len(from) == 0 { // there is nothing to mount: the bytes are needed
+		b.r.early(ctx)
+	}
 	upload, mounted, err := b.d.Repository.Start(oci.WithOperation(ctx, oci.OpUploadStart), b.desc, from)
 	if err != nil {
 		return fmt.Errorf("start upload: %w", err)
 	}
 	if mounted {
-		if turn == nil {
-			b.k.c.uploads.remember(b.key, b.d.Repository.Name())
-		}
+		b.k.c.uploads.remember(b.key, b.d.Repository.Name())
 		b.done(StepBlobMounted, func(r *Result) { r.Mounted++ })
 		return nil
 	}
@@ -255,9 +276,7 @@ func (b *blobCopy) start(ctx context.Context, turn *uploading, from []string) er
 		b.cancel(ctx, upload, err)
 		return err
 	}
-	if turn == nil {
-		b.k.c.uploads.remember(b.key, b.d.Repository.Name())
-	}
+	b.k.c.uploads.remember(b.key, b.d.Repository.Name())
 	b.done(StepBlobDone, func(r *Result) { r.Uploaded++ })
 	return nil
 }
@@ -273,6 +292,7 @@ func (b *blobCopy) put(ctx context.Context, upload oci.Upload, turn *uploading) 
 	}
 	b.r.ensure()
 	body := &body{r: b.r, sent: func(n int) {
+		b.place.bytes.Add(int64(n))
 		if turn != nil {
 			turn.bytes.Add(int64(n))
 		}

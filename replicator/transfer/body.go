@@ -107,6 +107,11 @@ func (b *body) Open(ctx context.Context, offset int64) (io.ReadCloser, error) {
 	b.mu.Lock()
 	b.current = s
 	b.mu.Unlock()
+	if b.r.desc.Size <= smallSize {
+		if err := s.whole(); err != nil {
+			return nil, err
+		}
+	}
 	return s, nil
 }
 
@@ -239,45 +244,97 @@ func (s *stream) Read(buf []byte) (int, error) {
 		if n > 0 {
 			s.b.sent(n)
 		}
-		if err != nil && err != io.EOF && s.ctx.Err() == nil && err != errStreamClosed {
-			s.b.mu.Lock()
-			s.b.failed = err
-			s.b.mu.Unlock()
+		if err != io.EOF {
+			s.failed(err)
 		}
 		return n, err
 	}
 }
 
-// read takes bytes at a place. moved: the place was given up before it was
-// needed, and the reader has another.
-func (s *stream) read(p *place, buf []byte) (n int, moved bool, err error) {
+// failed keeps an error that is not the upload's own doing.
+func (s *stream) failed(err error) {
+	if err != nil && s.ctx.Err() == nil && err != errStreamClosed {
+		s.b.mu.Lock()
+		s.b.failed = err
+		s.b.mu.Unlock()
+	}
+}
+
+// whole waits until a small blob is here to its last byte: an upload of it
+// takes no connection before.
+func (s *stream) whole() error {
+	for {
+		p := s.b.r.now()
+		s.watch(p.f)
+		moved, err := s.await(p)
+		if !moved {
+			s.failed(err)
+			return err
+		}
+	}
+}
+
+// await is whole at one place; moved: the reader has another.
+func (s *stream) await(p *place) (moved bool, err error) {
+	if s.join(p) {
+		return true, nil
+	}
 	f := p.f
-	size := s.b.r.desc.Size
+	defer f.mu.Unlock()
+	for !f.whole {
+		if err := s.ended(p); err != nil {
+			return false, err
+		}
+		f.changed.Wait()
+	}
+	return false, nil
+}
+
+// join has the flight begin, and leaves it locked. moved: the place was given
+// up before it was needed, and the reader has another.
+func (s *stream) join(p *place) (moved bool) {
+	f := p.f
 	f.mu.Lock()
 	if p.detached {
 		f.mu.Unlock()
 		f.await()
 		s.b.r.again(false, false)
-		return 0, true, nil
+		return true
 	}
 	if f.ended == nil {
 		s.b.r.lead()
 	}
 	f.begin(s.ctx, p)
+	return false
+}
+
+// ended is why nothing more comes at a place; the flight is locked.
+func (s *stream) ended(p *place) error {
+	switch {
+	case s.isClosed():
+		return errStreamClosed
+	case s.ctx.Err() != nil:
+		return context.Cause(s.ctx)
+	case p.dropped:
+		return errLagging
+	}
+	return p.f.err
+}
+
+// read takes bytes at a place. moved: the place was given up before it was
+// needed, and the reader has another.
+func (s *stream) read(p *place, buf []byte) (n int, moved bool, err error) {
+	if s.join(p) {
+		return 0, true, nil
+	}
+	f := p.f
+	size := s.b.r.desc.Size
 	for {
+		if err := s.ended(p); err != nil {
+			f.mu.Unlock()
+			return 0, false, err
+		}
 		switch {
-		case s.isClosed():
-			f.mu.Unlock()
-			return 0, false, errStreamClosed
-		case s.ctx.Err() != nil:
-			f.mu.Unlock()
-			return 0, false, context.Cause(s.ctx)
-		case p.dropped:
-			f.mu.Unlock()
-			return 0, false, errLagging
-		case f.err != nil:
-			f.mu.Unlock()
-			return 0, false, f.err
 		case p.pos == size && f.whole:
 			f.mu.Unlock()
 			return 0, false, io.EOF
@@ -317,6 +374,25 @@ func (s *stream) advance(p *place, n int) {
 		s.b.whole = true
 		s.b.mu.Unlock()
 	}
+}
+
+// early starts the reading of a small blob while its destination has yet to
+// answer, if memory is not short.
+func (r *reader) early(ctx context.Context) {
+	if r.desc.Size > smallSize || r.reads.pool.available() < r.reads.pool.total/2 {
+		return
+	}
+	r.ensure()
+	p := r.now()
+	p.f.mu.Lock()
+	defer p.f.mu.Unlock()
+	if p.detached || p.gone {
+		return
+	}
+	if p.f.ended == nil {
+		r.lead()
+	}
+	p.f.begin(ctx, p)
 }
 
 // ensure takes a place again where it was given up.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -329,6 +331,20 @@ func TestWhatIsRefusedIsRefusedWithAReason(t *testing.T) {
 	}
 }
 
+// A countingReader keeps the most that one reading gave.
+type countingReader struct {
+	io.Reader
+	given int64
+	most  *atomic.Int64
+}
+
+func (c *countingReader) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.given += int64(n)
+	c.most.Store(max(c.most.Load(), c.given))
+	return n, err
+}
+
 func TestADamagedBlobNeverCompletesAnUpload(t *testing.T) {
 	for _, size := range []int{1, 1000, chunkSize, smallSize + 5, 20 * chunkSize} {
 		eu, us := ocitest.New("oci://eu", ocitest.Options{}), ocitest.New("oci://us", ocitest.Options{})
@@ -336,6 +352,13 @@ func TestADamagedBlobNeverCompletesAnUpload(t *testing.T) {
 		c := ocitest.ImageOf("damaged", layer)
 		eu.Push(app, "v1", c)
 		eu.Corrupt(app, layer.Desc.Digest)
+		var most atomic.Int64
+		us.OnWrite(func(call ocitest.Call, r io.Reader) io.Reader {
+			if call.Reference != layer.Desc.Digest.String() {
+				return r
+			}
+			return &countingReader{Reader: r, most: &most}
+		})
 		r := New(Options{}).Copy(context.Background(), request(eu, c, to(us)))[0]
 		if !errors.Is(r.Err, oci.ErrMismatch) || !slices.Equal(kinds(r), []string{"mismatch"}) || r.Findings[0].Digest != layer.Desc.Digest {
 			t.Errorf("%d bytes: %v %v", size, r.Err, r.Findings)
@@ -349,10 +372,8 @@ func TestADamagedBlobNeverCompletesAnUpload(t *testing.T) {
 		if reads != 2 {
 			t.Errorf("%d bytes: read %d times", size, reads)
 		}
-		for _, call := range us.Calls() {
-			if call.Method == ocitest.PutUpload && call.Reference == layer.Desc.Digest.String() && errors.Is(call.Err, oci.ErrMismatch) && errors.Is(call.Err, oci.ErrInterrupted) == false {
-				t.Errorf("%d bytes: the registry got the whole of a false blob: %v", size, call.Err)
-			}
+		if most.Load() >= int64(size) {
+			t.Errorf("%d bytes: the registry got %d of a false blob in one upload", size, most.Load())
 		}
 	}
 }

@@ -384,11 +384,11 @@ func TestASourceRepositoryThatLacksABlobSpoilsNoOther(t *testing.T) {
 		}
 		return nil
 	})
-	ap.OnWrite(func(call ocitest.Call, r io.Reader) io.Reader {
-		if call.Reference == shared {
+	ap.OnCall(func(_ context.Context, call ocitest.Call) error {
+		if call.Method == ocitest.StartUpload && call.Reference == shared {
 			once.Do(func() { close(joined) })
 		}
-		return r
+		return nil
 	})
 	copier := New(Options{})
 	copyFrom := func(name string, dst *ocitest.Registry) Result {

@@ -70,7 +70,8 @@ func New(o Options) *Copier {
 		o.Now = time.Now
 	}
 	c := &Copier{options: o}
-	c.uploads.running = make(map[blobKey]*uploading)
+	c.uploads.now = o.Now
+	c.uploads.running = make(map[any]*uploading)
 	c.reads.flights = make(map[readKey]*flight)
 	c.reads.idle = make(map[*flight]struct{})
 	c.reads.pool = newPool(int(max(o.Memory/chunkSize, smallChunks)))
@@ -78,6 +79,12 @@ func New(o Options) *Copier {
 	c.locks.held = make(map[string]*keyedLock)
 	c.apis = referrerAPIs{now: o.Now, until: make(map[string]time.Time)}
 	return c
+}
+
+// Doubt has nothing believed of what a destination's repository holds: it was
+// found to lack something.
+func (c *Copier) Doubt(identity, repository string) {
+	c.uploads.forgetRepository(identity, repository)
 }
 
 // SpoolBytes is how much the spool holds now.
