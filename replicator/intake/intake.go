@@ -10,6 +10,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/twinport/twinport/replicator"
+	"github.com/twinport/twinport/replicator/oci"
 )
 
 const (
@@ -215,9 +217,9 @@ func (i *Intake) receive(r *http.Request, registry Registry, control *http.Respo
 	defer release()
 	switch {
 	case errors.Is(err, errTooLarge) && proof.given:
-		return i.tooLarge(r.Context(), registry)
+		return i.tooLarge(r.Context(), registry, overBound)
 	case errors.Is(err, errTooLarge):
-		return reply{status: http.StatusRequestEntityTooLarge, problem: "the body is over 8 MiB"}
+		return reply{status: http.StatusRequestEntityTooLarge, problem: overBound}
 	case errors.Is(err, errBusy):
 		return reply{status: http.StatusServiceUnavailable, problem: "too many large bodies at once", detail: err}
 	case errors.Is(err, errTooSlow):
@@ -231,6 +233,9 @@ func (i *Intake) receive(r *http.Request, registry Registry, control *http.Respo
 	}
 	if opener, ok := registry.Decoder.(Opener); ok {
 		body = opener.Open(r.Header, body)
+	}
+	if oci.CountValues(body) > oci.MaxValues { // decoded, it would take a hundred times as much
+		return i.tooLarge(r.Context(), registry, fmt.Sprintf("the body holds more than %d values", oci.MaxValues))
 	}
 	if !json.Valid(body) {
 		return reply{status: http.StatusBadRequest, problem: "the body is not JSON"}
@@ -266,13 +271,15 @@ func (i *Intake) take(ctx context.Context, registry Registry, d replicator.Decod
 	return reply{status: http.StatusAccepted, accepted: accepted, ignored: total - accepted}
 }
 
+const overBound = "the body is over 8 MiB"
+
 // tooLarge: what is not read may have told anything.
-func (i *Intake) tooLarge(ctx context.Context, registry Registry) reply {
-	f := registry.unusable("webhook body over 8 MiB was not read", i.now().UTC())
+func (i *Intake) tooLarge(ctx context.Context, registry Registry, why string) reply {
+	f := registry.unusable("a webhook was not read: "+why, i.now().UTC())
 	if _, err := i.commit(ctx, nil, []replicator.Finding{f}, []string{registry.Name}); err != nil {
 		return reply{status: http.StatusServiceUnavailable, problem: "cannot be stored now, send it again", detail: err}
 	}
-	return reply{status: http.StatusRequestEntityTooLarge, problem: "the body is over 8 MiB"}
+	return reply{status: http.StatusRequestEntityTooLarge, problem: why}
 }
 
 func (i *Intake) commit(ctx context.Context, events []replicator.Event, findings []replicator.Finding, sweepDue []string) (int, error) {
