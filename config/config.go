@@ -232,11 +232,14 @@ type Route struct {
 	// Sweep is the time between two sweeps; 0 is never.
 	Sweep time.Duration
 	// Proof is how long a proof spares asking again.
-	Proof     time.Duration
-	Bandwidth Bandwidth
-	Timezone  *time.Location
-	Owner     string
-	Contact   string
+	Proof time.Duration
+	// SourceGone is how long the source has to be silent before what it had is
+	// read from elsewhere; 0 is never.
+	SourceGone time.Duration
+	Bandwidth  Bandwidth
+	Timezone   *time.Location
+	Owner      string
+	Contact    string
 }
 
 // A Filter takes what any of Include matches and none of Exclude.

@@ -48,7 +48,7 @@ func TestDefaults(t *testing.T) {
 			Name: "a", From: "eu", To: []string{"us"},
 			Repositories: Filter{Include: []string{"**"}}, Tags: Tags{Include: []string{"*"}},
 			Rename: "{repository}", Referrers: ReferrersTrue, Untagged: UntaggedSkip, Drift: DriftKeep,
-			Sweep: 15 * time.Minute, Proof: 24 * time.Hour,
+			Sweep: 15 * time.Minute, Proof: 24 * time.Hour, SourceGone: 5 * time.Minute,
 		}},
 	}
 	if diff := cmp.Diff(want, c, cmp.AllowUnexported(Secret{})); diff != "" {
@@ -134,6 +134,7 @@ routes:
     drift: overwrite
     conflict: newest
     sweep: never
+    sourceGone: never
     rpo: none
     bandwidth: [{from: "22:00", to: "06:00", rate: 1.5MiB}, {from: "06:00", to: "07:00", rate: 1kB, timezone: Europe/Berlin}]
     timezone: America/New_York
@@ -160,7 +161,7 @@ routes:
 		t.Error(diff)
 	}
 	r := c.Routes[0]
-	if r.Referrers != ReferrersFalse || r.Untagged != UntaggedCopy || r.Drift != DriftOverwrite || !r.Conflict.Newest || r.Sweep != 0 || r.RPO != 0 {
+	if r.Referrers != ReferrersFalse || r.Untagged != UntaggedCopy || r.Drift != DriftOverwrite || !r.Conflict.Newest || r.Sweep != 0 || r.SourceGone != 0 || r.RPO != 0 {
 		t.Errorf("route %+v", r)
 	}
 	if r.Tags.SemVer != ">=1.2" || r.Tags.MaxAge != 90*24*time.Hour || r.Tags.Newest != 20 {

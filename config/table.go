@@ -252,6 +252,8 @@ var routeTable = &object{
 		{key: "sweep", kind: duration("never"), def: "15m",
 			doc: "Time between two comparisons of source and destinations. `never` switches off the one at start as well, and the RPO is then unknown."},
 		{key: "proof", kind: duration(""), def: "24h", doc: "How long a proof counts before the destination is read again."},
+		{key: "sourceGone", kind: duration("never"), def: "5m",
+			doc: "A source that has given no answer, or nothing but 5xx, for so long counts as gone: its content is read from any destination that proved it, and a tag may move to the newest push that is known, unconfirmed until the source answers. `never`: all waits for the source."},
 		{key: "bandwidth", kind: bandwidthKind, shown: "none", doc: "Bytes per second of this route: a size, or a list of windows."},
 		{key: "timezone", kind: timezone, shown: "UTC", doc: "Time zone of the windows that name none themselves."},
 		{key: "owner", kind: text{}, doc: "Who owns it, in alerts and reports."},

@@ -229,7 +229,7 @@ func planRoute(r *config.Route) plan.Route {
 			Include: r.Tags.Include, Exclude: r.Tags.Exclude, Semver: r.Tags.SemVer, MaxAge: r.Tags.MaxAge, Newest: r.Tags.Newest,
 		},
 		Rename: r.Rename, Referrers: string(r.Referrers), Untagged: r.Untagged == config.UntaggedCopy, Drift: string(r.Drift),
-		RPO: r.RPO, Sweep: r.Sweep, Proof: r.Proof, Owner: r.Owner, Contact: r.Contact,
+		RPO: r.RPO, Sweep: r.Sweep, Proof: r.Proof, SourceGone: r.SourceGone, Owner: r.Owner, Contact: r.Contact,
 	}
 	switch {
 	case r.Conflict.Newest:

@@ -99,6 +99,7 @@ type Daemon struct {
 	suspects   suspects
 	journey    counters
 	running    runningJobs
+	rescued    rescued
 }
 
 // New makes a daemon around a state; nothing runs yet.
@@ -184,6 +185,7 @@ func (d *Daemon) Run(ctx context.Context, grace time.Duration) error {
 		return d.work(gctx, grace)
 	})
 	g.Go(func() error { return d.probe(gctx) })
+	g.Go(func() error { return d.rescue(gctx) })
 	g.Go(func() error { return d.beat(gctx, drained) })
 	if !d.oneShot {
 		g.Go(func() error { return d.schedule(gctx) })

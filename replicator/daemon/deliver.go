@@ -44,6 +44,25 @@ type delivery struct {
 	seen  *sighting
 	// last: the tag is moved to root even if the source has moved on.
 	last bool
+	// gone: the source does not answer, and repo is another place; the tag is
+	// moved unconfirmed.
+	gone bool
+	// mended: what the source lacks is read from other places already.
+	mended bool
+	// identity is of the registry that repo belongs to where that is not the source's.
+	identity string
+}
+
+// readFrom is the identity under which reads of the delivery's content are
+// shared; a source and what mends it are two.
+func (f delivery) readFrom() string {
+	switch {
+	case f.identity != "":
+		return f.identity
+	case f.mended:
+		return f.place.Identity + " and elsewhere"
+	}
+	return f.place.Identity
 }
 
 // A sighting is the last reading of the source's tag, shared by the
@@ -85,6 +104,8 @@ func (r *run) deliver(ctx context.Context, from delivery, targets []*target) (mo
 	}
 	var mu sync.Mutex
 	var finishing sync.WaitGroup
+	var lacking []*target
+	why := make(map[*target]error)
 	request := r.request(ctx, from, targets)
 	request.Tagged = from.tag != ""
 	request.Finished = func(i int, result transfer.Result) {
@@ -98,6 +119,10 @@ func (r *run) deliver(ctx context.Context, from delivery, targets []*target) (mo
 				mu.Lock()
 				moved = append(moved, t)
 				mu.Unlock()
+			case result.Err != nil && !from.mended && !from.gone && sourceAtFault(result.Findings, err):
+				mu.Lock()
+				lacking, why[t] = append(lacking, t), err
+				mu.Unlock()
 			case err != nil:
 				r.fail(ctx, t.job, err)
 			}
@@ -105,7 +130,7 @@ func (r *run) deliver(ctx context.Context, from delivery, targets []*target) (mo
 	}
 	r.copier.Copy(request.ctx, request.Request)
 	finishing.Wait()
-	return moved
+	return append(moved, r.mend(ctx, from, lacking, why)...)
 }
 
 // A copyRequest is transfer's request under the context of its routes' caps.
@@ -118,7 +143,7 @@ type copyRequest struct {
 func (r *run) request(ctx context.Context, from delivery, targets []*target) copyRequest {
 	mode := transfer.ReferrersNone
 	req := transfer.Request{
-		SourceIdentity: from.place.Identity, Source: from.repo, Root: from.root,
+		SourceIdentity: from.readFrom(), Source: from.repo, Root: from.root,
 		Progress: func(p transfer.Progress) { r.step(); r.journey.progress(p) },
 	}
 	var caps []*limit.Bandwidth
@@ -140,7 +165,7 @@ func (r *run) request(ctx context.Context, from delivery, targets []*target) cop
 		caps = append(caps, r.state.RouteBandwidth[t.route.Name])
 	}
 	req.Referrers = mode
-	if targets[0].job.Lane != replicator.LaneWebhook {
+	if targets[0].job.Lane != replicator.LaneWebhook && !from.gone {
 		req.SourceTags = r.companions.of(from.place, r.now())
 	}
 	for _, t := range targets {
@@ -182,6 +207,21 @@ func (r *run) settle(ctx context.Context, from delivery, t *target, result trans
 // source tag and lease are checked right before the PUT, whose deadline lies
 // before the lease's end, and both are read again after it.
 func (r *run) moveTag(ctx context.Context, from delivery, t *target) error {
+	if from.gone {
+		if err := r.stillGone(from, t); err != nil {
+			return err
+		}
+	} else if err := r.unchanged(ctx, from, t); err != nil {
+		return err
+	}
+	if err := r.unmoved(ctx, from, t); err != nil {
+		return err
+	}
+	return r.putTag(ctx, from, t)
+}
+
+// unchanged gives errMoved where the source's tag no longer names the root.
+func (r *run) unchanged(ctx context.Context, from delivery, t *target) error {
 	fresh := rightBefore
 	if t.job.Lane != replicator.LaneWebhook {
 		fresh = rightBeforeSwept
@@ -193,9 +233,11 @@ func (r *run) moveTag(ctx context.Context, from delivery, t *target) error {
 	if now != from.root.Digest && !from.last {
 		return errMoved
 	}
-	if err := r.unmoved(ctx, from, t); err != nil {
-		return err
-	}
+	return nil
+}
+
+// putTag moves a tag whose ends have just been looked at, and reads both again.
+func (r *run) putTag(ctx context.Context, from delivery, t *target) error {
 	if t.preserve {
 		if err := r.keepLost(ctx, from, t); err != nil {
 			return err
@@ -216,7 +258,7 @@ func (r *run) moveTag(ctx context.Context, from delivery, t *target) error {
 	r.ended = append(r.ended, arrived)
 	r.mu.Unlock()
 	put, cancel := context.WithDeadline(ctx, until.Add(-leaseMargin))
-	err = r.copier.Tag(put, transfer.Destination{Identity: t.place.Identity, Repository: t.repo}, t.job.Tag, from.root)
+	err := r.copier.Tag(put, transfer.Destination{Identity: t.place.Identity, Repository: t.repo}, t.job.Tag, from.root)
 	cancel()
 	if err != nil {
 		return fmt.Errorf("move the tag: %w", err)
@@ -228,6 +270,10 @@ func (r *run) moveTag(ctx context.Context, from delivery, t *target) error {
 	// The tag read back, and the source's tag read again, beside each other.
 	again := make(chan error, 1)
 	go func() {
+		if from.gone { // nobody to ask
+			again <- nil
+			return
+		}
 		again <- r.successor(ctx, from, t, ended)
 	}()
 	report, err := verify.Tag(ctx, t.repo, t.job.Tag, from.root)
@@ -326,19 +372,28 @@ func (r *run) done(t *target, from delivery, d digest.Digest, bytes int64, lande
 	}
 	out := journal.Outcome{
 		ID: t.job.ID, Generation: t.job.Generation, State: replicator.Done, Counted: true, Digest: d,
-		Records: []replicator.Record{record},
 	}
+	cause := "copied"
+	if from.gone && from.tag != "" {
+		record.Unconfirmed, cause = true, kindUnconfirmed
+		out.State, out.Counted, out.NextAttempt, out.Error = replicator.Waiting, false, now.Add(confirmAgain), unconfirmedError(t)
+	}
+	out.Records = []replicator.Record{record}
 	if t.intent {
 		out.Base = d
 	}
 	if t.job.Tag != "" && t.present != d {
-		out.History = []replicator.TagState{{Place: t.place, Tag: t.job.Tag, Digest: d, At: now, Cause: "copied"}}
+		out.History = []replicator.TagState{{Place: t.place, Tag: t.job.Tag, Digest: d, At: now, Cause: cause}}
 	}
-	if from.tag != "" {
+	if from.tag != "" && !from.gone {
 		r.settled(t.job, d, &out)
 	}
-	if from.tag != "" && t.job.Digest == "" { // the event could not tell what the source's tag names
-		out.History = append(out.History, replicator.TagState{Place: from.place, Tag: from.tag, Digest: d, At: t.job.PushedAt, Cause: "read"})
+	if from.tag != "" && t.job.Digest != d && !from.gone { // the event told something else, or nothing
+		read := replicator.TagState{Place: from.place, Tag: from.tag, Digest: d, At: t.job.PushedAt, Cause: "read"}
+		if t.job.Digest != "" {
+			read.At = now
+		}
+		out.History = append(out.History, read)
 	}
 	for _, blob := range landed {
 		out.Locations = append(out.Locations, replicator.Location{Place: t.place, Digest: blob})

@@ -50,7 +50,7 @@ func (r *run) oneWayOnce(ctx context.Context, src *Registry, targets []*target, 
 	<-resolved
 	r.step()
 	if srcErr != nil {
-		r.sourceLacks(ctx, repo, looked, srcErr)
+		r.sourceLacks(ctx, repo, r.unconfirmed(ctx, src, looked, srcErr), srcErr)
 		return nil
 	}
 
@@ -60,6 +60,7 @@ func (r *run) oneWayOnce(ctx context.Context, src *Registry, targets []*target, 
 		if r.barred(ctx, t, from.root.Digest) || r.collides(t) {
 			continue
 		}
+		r.contradicted(ctx, t, from.root.Digest)
 		var proven digest.Digest
 		if t.known {
 			proven = t.record.Digest
@@ -75,7 +76,9 @@ func (r *run) oneWayOnce(ctx context.Context, src *Registry, targets []*target, 
 				// A rollback, or events out of order: the source decides either way.
 				r.log.Debug("the source went back to an earlier digest")
 			}
-			t.preserve = preserve
+			// What was moved there unconfirmed was a push once: it is not lost
+			// because the source has forgotten it.
+			t.preserve = preserve || t.known && t.record.Unconfirmed && t.present == proven
 			moving = append(moving, t)
 		}
 	}
@@ -84,14 +87,13 @@ func (r *run) oneWayOnce(ctx context.Context, src *Registry, targets []*target, 
 		return nil
 	}
 	if from.root.Bytes == nil { // resolved by HEAD, since a record had it
-		root, err := repo.FetchManifest(ctx, from.root.Digest.String())
-		if err != nil {
+		var err error
+		if from, err = r.rootOf(ctx, from, moving); err != nil {
 			for _, t := range moving {
 				r.fail(ctx, t.job, err)
 			}
 			return nil
 		}
-		from.root = root
 	}
 	from.last = last
 	return r.deliver(ctx, from, moving)
@@ -244,7 +246,7 @@ func (r *run) keepDrift(t *target) {
 // fresh tells whether a record spares the proof: half of `proof` old at most,
 // since the sweep asks again between half and the whole of it.
 func (r *run) fresh(t *target, d digest.Digest) bool {
-	return t.known && !t.job.Full && t.record.Digest == d && r.now().Sub(t.record.ProvenAt) < t.route.Proof/2
+	return t.known && !t.job.Full && t.record.Digest == d && !t.record.Unconfirmed && r.now().Sub(t.record.ProvenAt) < t.route.Proof/2
 }
 
 // referrersEvery is how often a proven root's referrers are asked for again.
@@ -295,14 +297,13 @@ func (r *run) stand(ctx context.Context, from delivery, targets []*target) (holl
 		return hollow
 	}
 	if from.root.Bytes == nil {
-		root, err := from.repo.FetchManifest(ctx, from.root.Digest.String())
-		if err != nil {
+		var err error
+		if from, err = r.rootOf(ctx, from, due); err != nil {
 			for _, t := range due {
 				r.fail(ctx, t.job, err)
 			}
 			return hollow
 		}
-		from.root = root
 	}
 	r.copyReferrers(ctx, from, due, func(t *target, roots []digest.Digest) error {
 		report, err := verify.Content(ctx, t.repo, from.root, r.proof(ctx, t.place, roots))

@@ -186,6 +186,7 @@ func (r *run) byDigest(ctx context.Context, src *Registry, targets []*target) {
 	repo := src.Client.Repository(first.Source.Repository)
 	root, err := repo.FetchManifest(ctx, first.Digest.String())
 	if err != nil {
+		targets = r.goneByDigest(ctx, src, targets, err)
 		for _, t := range targets {
 			if errors.Is(err, oci.ErrNotFound) && t.job.Attempts >= 3 {
 				r.gone(t.job, "the source no longer has it")

@@ -34,7 +34,8 @@ type Status struct {
 	// Reason is why the state is unknown or missed, else empty.
 	Reason                                  string
 	Waiting, Running, Failed, Refused, Held int64
-	Proven                                  int64
+	// Unconfirmed of the Proven were moved without their source.
+	Proven, Unconfirmed int64
 	// Remaining counts what is not proven: waiting, running, failed and refused.
 	Remaining            int64
 	LastSweep            time.Time // the last complete one; zero: none
@@ -45,6 +46,9 @@ type Status struct {
 	Paused               bool
 	SourceSeen           time.Time // when the source last answered a complete listing; zero: never
 	SourceDown, DestDown bool
+	// SourceGone: the source has been silent for so long that what it had is
+	// read elsewhere.
+	SourceGone bool
 }
 
 // Statuses are all destinations of all routes, in the config's order.
@@ -78,7 +82,7 @@ func Statuses(ctx context.Context, j *journal.Journal, st *State, now time.Time)
 				Route: route, Destination: to,
 				Waiting: s.Counts[replicator.Waiting], Running: s.Counts[replicator.Running],
 				Failed: s.Counts[replicator.Failed], Refused: s.Counts[replicator.Refused], Held: s.Counts[replicator.Held],
-				Proven: s.Proven, LastProof: s.LastProof, OldestProof: s.OldestProof,
+				Proven: s.Proven, Unconfirmed: s.Unconfirmed, LastProof: s.LastProof, OldestProof: s.OldestProof,
 				LastSweep: swept.CompletedAt, LastSweepRequests: swept.Requests, SweepError: swept.Error,
 				Paused: paused[route.Name], SourceSeen: swept.CompletedAt,
 			}
@@ -88,6 +92,7 @@ func Statuses(ctx context.Context, j *journal.Journal, st *State, now time.Time)
 			}
 			if r, ok := st.Registries[route.From]; ok && r.Gate != nil {
 				_, status.SourceDown = r.Gate.Down()
+				status.SourceGone = route.SourceGone > 0 && r.Gate.Silent() >= route.SourceGone
 			}
 			if r, ok := st.Registries[to]; ok && r.Gate != nil {
 				_, status.DestDown = r.Gate.Down()

@@ -121,6 +121,7 @@ func (d *Daemon) claim(ctx context.Context) ([]journal.Claim, error) {
 		MaxForeground: d.jobs - d.jobs/8 - foreground,
 		MaxBackground: d.jobs - d.jobs/4 - background,
 		Down:          d.down(),
+		Elsewhere:     d.rescued.all(),
 		Now:           d.now(),
 	}
 	if o.Max <= 0 || (o.MaxForeground <= 0 && o.MaxBackground <= 0) {
@@ -374,6 +375,7 @@ func (d *Daemon) tell(j replicator.Job, o journal.Outcome) {
 	if o.State != replicator.Waiting {
 		d.journey.ended()
 	}
+	unconfirmed := o.Error != nil && o.Error.Kind == kindUnconfirmed
 	switch o.State {
 	case replicator.Done:
 		if len(o.Records) > 0 {
@@ -381,6 +383,12 @@ func (d *Daemon) tell(j replicator.Job, o journal.Outcome) {
 			d.journey.proven(j, d.now())
 		}
 	case replicator.Waiting:
+		if unconfirmed {
+			if len(o.Records) > 0 {
+				d.log.Info("moved without the source", fields...)
+			}
+			break
+		}
 		level := zap.WarnLevel
 		if o.Error != nil && o.Error.Kind == kindUnsettled {
 			level = zap.DebugLevel // an event that came before its tag is nothing to worry about

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,7 @@ type world struct {
 	routes  []plan.Route
 	sites   map[string]*site
 	copier  transfer.Options
+	polls   map[string]time.Duration
 
 	offset  atomic.Int64 // of the daemon's and the journal's clock
 	echoes  echoes
@@ -71,10 +73,11 @@ type site struct {
 	w    *world
 	gate *limit.Registry
 
-	mu    sync.Mutex
-	down  bool
-	hooks []func(context.Context, ocitest.Call) error
-	done  []func(ocitest.Call)
+	mu     sync.Mutex
+	down   bool
+	status int // of every answer; 0: 200
+	hooks  []func(context.Context, ocitest.Call) error
+	done   []func(ocitest.Call)
 }
 
 // setting is what a test wants of its world beside the routes.
@@ -130,7 +133,7 @@ func (s *site) RoundTrip(*http.Request) (*http.Response, error) {
 	if s.down {
 		return nil, fmt.Errorf("dial %s: %w", s.name, oci.ErrUnreachable)
 	}
-	return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
+	return &http.Response{StatusCode: cmp.Or(s.status, http.StatusOK), Body: http.NoBody}, nil
 }
 
 var operations = map[ocitest.Method]oci.Operation{
@@ -153,6 +156,9 @@ func (s *site) call(ctx context.Context, c ocitest.Call) error {
 	}
 	_, _ = io.Copy(io.Discard, resp.Body)
 	_ = resp.Body.Close()
+	if resp.StatusCode >= http.StatusInternalServerError {
+		return &oci.RegistryError{Registry: s.name, Operation: string(c.Method), Status: resp.StatusCode, Kind: oci.ErrInterrupted}
+	}
 	s.mu.Lock()
 	hooks := slices.Clone(s.hooks)
 	s.mu.Unlock()
@@ -200,6 +206,13 @@ func (s *site) setDown(down bool) {
 	s.down = down
 }
 
+// setStatus has it give this answer to everything; 0: as ever.
+func (s *site) setStatus(status int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status = status
+}
+
 // names is what a tag names there, empty where there is no such tag.
 func (s *site) names(repository, tag string) digest.Digest {
 	m, _ := s.Manifest(repository, tag)
@@ -216,7 +229,7 @@ func (w *world) state(routes []plan.Route, fingerprint string) *State {
 	st := &State{Registries: make(map[string]*Registry), Fed: make(map[string]bool), Fingerprint: fingerprint}
 	var named []plan.Registry
 	for name, s := range w.sites {
-		st.Registries[name] = &Registry{Name: name, Client: s, Gate: s.gate, Print: name}
+		st.Registries[name] = &Registry{Name: name, Client: s, Gate: s.gate, Print: name, Poll: w.polls[name]}
 		named = append(named, plan.Registry{Name: name, Identity: s.Identity()})
 	}
 	for _, r := range routes {

@@ -36,7 +36,10 @@ type Route struct {
 	Drift, Conflict, Prefer string
 	// RPO 0: none promised. Sweep 0: never. Proof 0: a proof does not age.
 	RPO, Sweep, Proof time.Duration
-	Owner, Contact    string
+	// SourceGone is how long the source has to be silent before what it had is
+	// read from destinations that proved it; 0: never.
+	SourceGone     time.Duration
+	Owner, Contact string
 }
 
 // A Filter selects repositories by globs in which ** crosses slashes; no
