@@ -323,6 +323,7 @@ func (r *run) stand(ctx context.Context, from delivery, targets []*target) (holl
 // proven, nothing the registry holds is believed until swept in full.
 func (r *run) lost(t *target, report verify.Report) {
 	t.hollow = true
+	r.doubt(t.place)
 	what := "content"
 	if len(report.Missing) > 0 {
 		what = report.Missing[0].Digest.String()
@@ -348,6 +349,7 @@ func (r *run) unsound(t *target, report verify.Report) error {
 		return fmt.Errorf("%s at %s: %w", c.Digest, t.place, oci.ErrMismatch)
 	}
 	if len(report.Missing) > 0 {
+		r.doubt(t.place)
 		return fmt.Errorf("%s lacks %s right after the copy: %w", t.place, report.Missing[0].Digest, oci.ErrBlobUnknown)
 	}
 	return nil

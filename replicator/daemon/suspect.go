@@ -89,7 +89,14 @@ func (d *Daemon) readSuspects(ctx context.Context) (map[suspect]bool, error) {
 	}
 }
 
+// doubt has nothing believed of what was just seen or brought at a place: it
+// lacks something.
+func (d *Daemon) doubt(p replicator.Place) {
+	d.suspects.seen.Forget(p.Identity, p.Repository)
+	d.copier.Doubt(p.Identity, p.Repository)
+}
+
 // proof is how a place is to be read back for its proof to count.
 func (r *run) proof(ctx context.Context, p replicator.Place, referrers []digest.Digest) verify.Options {
-	return verify.Options{Referrers: referrers, Deep: r.suspected(ctx, p)}
+	return verify.Options{Referrers: referrers, Deep: r.suspected(ctx, p), Seen: &r.suspects.seen, Identity: p.Identity}
 }

@@ -23,6 +23,10 @@ type Options struct {
 	Referrers []digest.Digest
 	// Concurrency is how many requests run side by side (default 16).
 	Concurrency int
+	// Seen shares what is asked for with other proofs; nil: with none. Identity
+	// is that of the destination's registry then.
+	Seen     *Seen
+	Identity string
 	// Progress is told the size of each manifest and blob that was looked at,
 	// from many goroutines; nil: nobody.
 	Progress func(bytes int64)

@@ -214,8 +214,17 @@ func (w *walk) lookAtBlob(ctx context.Context, desc v1.Descriptor) error {
 	return nil
 }
 
-// ask proves a blob's presence and size.
+// ask proves a blob's presence and size, or has seen another proof do so a
+// moment ago.
 func (w *walk) ask(ctx context.Context, desc v1.Descriptor) error {
+	if w.options.Seen == nil {
+		return w.stat(ctx, desc)
+	}
+	key := sight{w.options.Identity, w.dst.Name(), desc.Digest, desc.Size}
+	return w.options.Seen.once(ctx, key, func() error { return w.stat(ctx, desc) })
+}
+
+func (w *walk) stat(ctx context.Context, desc v1.Descriptor) error {
 	size, err := w.dst.Stat(oci.WithOperation(ctx, oci.OpBlobHead), desc.Digest)
 	switch {
 	case err != nil:
