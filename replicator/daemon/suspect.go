@@ -22,6 +22,8 @@ const corruptHint = "registries keep damaged bytes even when they are pushed aga
 // has acknowledged. A registry answers for damaged bytes as if nothing had
 // happened, so that only their reading proves anything there.
 type suspects struct {
+	// seen is what the proofs of the last seconds share.
+	seen    verify.Seen
 	reading turn // one reader at a time
 
 	mu     sync.Mutex
