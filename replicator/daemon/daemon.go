@@ -45,6 +45,8 @@ type Registry struct {
 	Gate   *limit.Registry
 	// Queue is where its events are fetched from, nil: they come by webhook.
 	Queue Queue
+	// Poll is how often to look at it, 0: its events are told.
+	Poll time.Duration
 	// Prefix of its address: what a queue tells of names outside it is ignored.
 	Prefix string
 	// Print changes with everything the two are made of: a reload that leaves
