@@ -16,6 +16,7 @@ FUZZTIME   ?= 30s
 BENCH      ?= .
 BENCHFLAGS ?= -benchmem
 ONCE       ?=
+CLOUDS     ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help build test unit integration race-check lint fmt vet bench fuzz demo tools registry daemon daemon-race clean
@@ -61,8 +62,8 @@ bench: registry ## the benchmarks of both modules, readable with benchstat (BENC
 fuzz: ## each fuzz target of both modules for FUZZTIME (30s)
 	@.ci/fuzz $(FUZZTIME)
 
-demo: daemon registry ## three registries, three regions, a push that arrives in all of them (ONCE=1: check it and exit)
-	@$(if $(ONCE),ONCE=$(ONCE)) go -C integration run ./demo
+demo: daemon registry ## three registries, three regions, a push that arrives in all of them (ONCE=1: check it and exit; CLOUDS=1: fakes of ECR, ACR and Artifact Registry)
+	@$(if $(ONCE),ONCE=$(ONCE)) $(if $(CLOUDS),CLOUDS=$(CLOUDS)) go -C integration run ./demo
 
 tools: ## build the tools of .ci/tools into .cache/bin (TOOLS=name for one)
 	@.ci/build-tools $(TOOLS)

@@ -3,6 +3,7 @@
 //
 //	go -C integration run ./demo          # goes on running until Ctrl-C
 //	go -C integration run ./demo -once    # checks the result, ends with 0 or 1
+//	go -C integration run ./demo -clouds  # fakes of ECR, ACR and Artifact Registry
 //
 // Everything listens on loopback and is gone when the demo ends.
 package main
@@ -21,10 +22,17 @@ import (
 
 func main() {
 	once := flag.Bool("once", os.Getenv("ONCE") != "", "check the result and end with 0 or 1 (or set ONCE)")
+	sky := flag.Bool("clouds", os.Getenv("CLOUDS") != "", "fakes of ECR, ACR and Artifact Registry instead of regions (or set CLOUDS)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	s := harness.NewStage(ctx, "demo")
-	code := s.Run(func() { show(s, *once) })
+	code := s.Run(func() {
+		if *sky {
+			showClouds(s, *once)
+			return
+		}
+		show(s, *once)
+	})
 	stop()
 	os.Exit(code)
 }
@@ -93,7 +101,7 @@ func build(s *harness.Stage) *world {
 // watch shows the status beside the running demo until Ctrl-C.
 func watch(s *harness.Stage, w *world) {
 	s.Say("")
-	s.Say("It goes on running. Push something yourself (plain HTTP), then look at us and ap:")
+	s.Say("It goes on running. Push something yourself (plain HTTP), then look at the others:")
 	s.Say("  crane copy --insecure IMAGE %s/team/mine:v1", w.registries["eu"].Addr)
 	s.Say("  twinport status --behind --config %s", w.daemon.ConfigPath())
 	s.Say("Ctrl-C ends everything.")

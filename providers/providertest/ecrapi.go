@@ -110,16 +110,24 @@ func (e *ECR) serveAPI(w http.ResponseWriter, r *http.Request) {
 
 func ecrAnswer(w io.Writer, doc any) { _ = json.NewEncoder(w).Encode(doc) }
 
-func (e *ECR) authorize(w http.ResponseWriter) {
+// GiveToken gives a token as GetAuthorizationToken does, and its end: the
+// password of the user AWS.
+func (e *ECR) GiveToken() (password string, expires time.Time) {
+	e.once.Do(e.defaults)
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.next++
-	token := "password-of-ecr-" + strconv.Itoa(e.next)
+	password = "password-of-ecr-" + strconv.Itoa(e.next)
 	if e.tokens == nil {
 		e.tokens = make(map[string]time.Time)
 	}
-	expires := time.Now().Add(e.TokenLife)
-	e.tokens[token] = expires
-	e.mu.Unlock()
+	expires = time.Now().Add(e.TokenLife)
+	e.tokens[password] = expires
+	return password, expires
+}
+
+func (e *ECR) authorize(w http.ResponseWriter) {
+	token, expires := e.GiveToken()
 	data := map[string]any{
 		"authorizationToken": base64.StdEncoding.EncodeToString([]byte("AWS:" + token)),
 		"expiresAt":          float64(expires.UnixMilli()) / 1000,
@@ -281,6 +289,9 @@ func (e *ECR) createRepository(w http.ResponseWriter, in ecrRequest) {
 		return
 	}
 	how := ECRRepository{Mutability: in.ImageTagMutability, KMS: in.EncryptionConfiguration.KmsKey, Scan: in.ImageScanningConfiguration.ScanOnPush, Tags: map[string]string{}}
+	if how.Mutability == "" {
+		how.Mutability = "MUTABLE"
+	}
 	for _, filter := range in.ImageTagMutabilityExclusionFilters {
 		if filter.FilterType != "WILDCARD" {
 			apiFault(w, 400, "InvalidParameterException", "filterType")

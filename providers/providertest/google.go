@@ -170,6 +170,12 @@ func (g *Google) Metadata() http.Handler {
 	})
 }
 
+// LetsIn tells whether a request carries an access token that lives.
+func (g *Google) LetsIn(r *http.Request) bool {
+	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	return ok && g.live(token)
+}
+
 func (g *Google) live(token string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -187,12 +193,11 @@ func refuse(w http.ResponseWriter, code int, status, message string) {
 func (g *Google) API() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		g.log(r)
-		token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 		all := "projects/" + g.Project + "/locations/" + g.Location + "/repositories"
 		path := strings.TrimPrefix(r.URL.Path, "/v1/")
 		name, rest, _ := strings.Cut(strings.TrimPrefix(path, all+"/"), "/")
 		switch {
-		case !g.live(token):
+		case !g.LetsIn(r):
 			refuse(w, 401, "UNAUTHENTICATED", "Request had invalid authentication credentials.")
 		case r.Method == http.MethodGet && strings.HasPrefix(path, "projects/"+g.Project+"/locations/"+g.Location+"/operations/"):
 			g.poll(w, path)
