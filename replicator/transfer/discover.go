@@ -16,7 +16,7 @@ import (
 
 const (
 	// maxReferrers bounds the referrers of one subject.
-	maxReferrers = 1000
+	maxReferrers = 10_000
 	// apiMemory is how long a registry without a referrers API is not asked again.
 	apiMemory = time.Hour
 	// listingAge is how old a listing may be that two destinations share: what

@@ -14,10 +14,12 @@ import (
 const (
 	// maxManifests bounds one graph, maxManifestBytes what one copy holds of
 	// them and maxHeldBytes what all copies of the process do; a copy may always
-	// hold one manifest.
+	// hold one manifest. Of each manifest its bytes count, and valueBytes for
+	// each value, which is what they take once they are read.
 	maxManifests     = 10_000
 	maxManifestBytes = 64 << 20
-	maxHeldBytes     = 128 << 20
+	maxHeldBytes     = 96 << 20
+	valueBytes       = 48
 	// readersPerLevel is how many manifests of one copy are read side by side.
 	readersPerLevel = 16
 )
@@ -79,7 +81,7 @@ func (k *copying) load(ctx context.Context, root oci.Manifest) (*graph, error) {
 	if err != nil {
 		return nil, asSource(err)
 	}
-	if err := k.hold(int64(len(root.Bytes))); err != nil {
+	if err := k.hold(root); err != nil {
 		return nil, err
 	}
 	nodes := map[digest.Digest]*node{root.Digest: top}
@@ -209,7 +211,7 @@ func (k *copying) read(ctx context.Context, desc v1.Descriptor) (*node, error) {
 	if m.Digest != desc.Digest || !matches(m) {
 		return nil, asSource(fmt.Errorf("read manifest %s: %w", desc.Digest, oci.ErrMismatch))
 	}
-	if err := k.hold(int64(len(m.Bytes))); err != nil {
+	if err := k.hold(m); err != nil {
 		return nil, err
 	}
 	if !oci.IsManifest(m.MediaType) && desc.MediaType != "" {
@@ -228,8 +230,9 @@ func matches(m oci.Manifest) bool {
 	return oci.CheckDigest(m.Digest) == nil && m.Digest.Algorithm().FromBytes(m.Bytes) == m.Digest
 }
 
-// hold counts a manifest's bytes against the bounds.
-func (k *copying) hold(n int64) error {
+// hold counts what a manifest takes against the bounds.
+func (k *copying) hold(m oci.Manifest) error {
+	n := int64(len(m.Bytes)) + valueBytes*int64(oci.CountValues(m.Bytes))
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	all := k.c.manifestBytes.Add(n)
@@ -237,7 +240,7 @@ func (k *copying) hold(n int64) error {
 	if k.held > maxManifestBytes {
 		return asSource(fmt.Errorf("the manifests of %s exceed %d bytes: %w", k.req.Root.Digest, maxManifestBytes, oci.ErrInvalid))
 	}
-	if all > maxHeldBytes && k.held > oci.MaxManifestSize {
+	if all > maxHeldBytes && k.held > n {
 		return fmt.Errorf("the manifests of all copies under way exceed %d bytes: %w", maxHeldBytes, oci.ErrInterrupted)
 	}
 	return nil

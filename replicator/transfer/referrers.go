@@ -187,20 +187,34 @@ func (f *followup) bring(ctx context.Context, l listing, present map[digest.Dige
 
 // deeper brings the referrers of referrers; cosign signs its SBOMs by a tag.
 func (f *followup) deeper(ctx context.Context, pushed []*node, cosign bool, depth int) error {
-	for _, n := range pushed {
-		var next listing
-		err := f.patiently(ctx, func() (err error) {
-			next, err = f.k.list(ctx, n.manifest.Digest, !cosign, cosign)
-			return err
+	below := make([]listing, len(pushed))
+	group, within := errgroup.WithContext(ctx)
+	group.SetLimit(referrersAtOnce)
+	for i, n := range pushed {
+		group.Go(func() error {
+			err := f.patiently(within, func() (err error) {
+				below[i], err = f.k.list(within, n.manifest.Digest, !cosign, cosign)
+				return err
+			})
+			if err != nil {
+				below[i] = listing{}
+				return f.lost(within, n.manifest.Digest, err)
+			}
+			f.k.step(Progress{Step: StepReferrers, Destination: f.d.index, Digest: n.manifest.Digest})
+			return nil
 		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for i, n := range pushed {
+		var err error
 		switch {
-		case err != nil:
-			err = f.lost(ctx, n.manifest.Digest, err)
-		case next.empty():
+		case below[i].empty():
 		case depth >= maxReferrerDepth:
 			err = f.lost(ctx, n.manifest.Digest, fmt.Errorf("referrers of referrers nest deeper than %d: %w", maxReferrerDepth, oci.ErrInvalid))
 		default:
-			err = f.bring(ctx, next, nil, depth+1)
+			err = f.bring(ctx, below[i], nil, depth+1)
 		}
 		if err != nil {
 			return err
@@ -341,11 +355,13 @@ func isConfig(n *node, desc v1.Descriptor) bool {
 // keep counts a root among the referrers that are at the destination.
 func (f *followup) keep(desc v1.Descriptor) {
 	f.d.note(func(r *Result) {
-		for _, known := range r.Referrers {
-			if known.Digest == desc.Digest {
-				return
-			}
+		if _, known := f.d.kept[desc.Digest]; known {
+			return
 		}
+		if f.d.kept == nil {
+			f.d.kept = make(map[digest.Digest]struct{})
+		}
+		f.d.kept[desc.Digest] = struct{}{}
 		r.Referrers = append(r.Referrers, desc)
 	})
 }

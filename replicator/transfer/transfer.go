@@ -271,6 +271,7 @@ type dest struct {
 	result   Result
 	evidence map[digest.Digest]struct{} // blobs with evidence of this copy
 	readers  map[digest.Digest]*reader  // places kept in reads to come
+	kept     map[digest.Digest]struct{} // of result.Referrers
 	over     bool
 }
 

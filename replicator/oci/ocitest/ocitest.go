@@ -119,6 +119,7 @@ type Registry struct {
 
 	mu           sync.Mutex
 	repositories map[string]*repository
+	subjects     map[digest.Digest]digest.Digest // of manifests, as far as they were asked for
 	calls        []*Call
 	sessions     int
 	onCall       func(context.Context, Call) error
@@ -129,7 +130,7 @@ type Registry struct {
 
 // New makes an empty registry.
 func New(identity string, options Options) *Registry {
-	return &Registry{identity: identity, options: options, repositories: make(map[string]*repository)}
+	return &Registry{identity: identity, options: options, repositories: make(map[string]*repository), subjects: make(map[digest.Digest]digest.Digest)}
 }
 
 // OnCall is asked before each request: its error is the answer, and it may wait

@@ -319,8 +319,7 @@ func (p *repo) Referrers(ctx context.Context, subject digest.Digest) iter.Seq2[v
 				return nil
 			}
 			for _, m := range rp.manifests {
-				refs, err := oci.ParseReferences(m)
-				if err == nil && refs.Subject != nil && refs.Subject.Digest == subject {
+				if p.r.subjectOf(m) == subject {
 					list = append(list, ReferrerDescriptor(m))
 				}
 			}
@@ -334,6 +333,18 @@ func (p *repo) Referrers(ctx context.Context, subject digest.Digest) iter.Seq2[v
 			}
 		}
 	}
+}
+
+// subjectOf is what a manifest refers to, empty where nothing; the lock is held.
+func (r *Registry) subjectOf(m oci.Manifest) digest.Digest {
+	subject, known := r.subjects[m.Digest]
+	if !known {
+		if refs, err := oci.ParseReferences(m); err == nil && refs.Subject != nil {
+			subject = refs.Subject.Digest
+		}
+		r.subjects[m.Digest] = subject
+	}
+	return subject
 }
 
 type upload struct {
