@@ -265,6 +265,9 @@ func (ru *rule) selectsTag(tag string) (bool, string) {
 		}
 		return true, ""
 	}
+	if oci.IsProbe(tag) {
+		return false, "tag " + tag + " was pushed by twinport check to try whether it may, and is gone soon"
+	}
 	included, excludedBy := ru.tags.match(tag)
 	switch {
 	case !included:

@@ -101,6 +101,8 @@ func TestSelectsTag(t *testing.T) {
 		{"semver with alternatives", "3.0.0", Route{Tags: TagFilter{Semver: "~1.2 || ^3"}}, ""},
 		{"globs come before semver", "v1.2.3", Route{Tags: TagFilter{Include: []string{"r*"}, Semver: ">=1"}}, "tag v1.2.3 is not included by route prod (r*)"},
 		{"signature passes the filter", sig, Route{Tags: TagFilter{Include: []string{"v*"}, Exclude: []string{"sha256-*"}, Semver: ">=1"}}, ""},
+		{"a probe is nobody's", "twinport-check-0123456789abcdef", Route{}, "tag twinport-check-0123456789abcdef was pushed by twinport check to try whether it may, and is gone soon"},
+		{"a tag that begins like a probe", "twinport-check-v1", Route{}, ""},
 		{"fallback tag passes the filter", fallback, Route{Tags: TagFilter{Include: []string{"v*"}}}, ""},
 		{"required carries referrers too", sig, Route{Tags: TagFilter{Include: []string{"v*"}}, Referrers: "required"}, ""},
 		{"no companions without referrers", sig, Route{Referrers: "false"}, "tag " + sig + " belongs to a subject and route prod carries no referrers (referrers: false)"},
