@@ -87,3 +87,43 @@ func Pinned(kind string) bool {
 	// "Geo-replication in Azure Container Registry").
 	return kind == "acr"
 }
+
+// Makes tells whether a kind's repositories (or what they lie in) have to be
+// made by a call of their own before anything can be pushed.
+func Makes(kind string) bool {
+	switch kind {
+	case "ecr", "ecr-public", "gcr", "harbor":
+		return true
+	}
+	return false
+}
+
+// Traceless tells whether an upload that is begun and cancelled in a repository
+// that is not there leaves none. zot makes the directory of an image with its
+// first upload, GitLab and Quay make the repository when a token to push is
+// asked for; of others nobody tells.
+func Traceless(kind string) bool {
+	switch kind {
+	case "oci", "acr", "gcr", "harbor":
+		return true
+	}
+	return false
+}
+
+// Signs tells whether a kind's provider refuses requests (AWS) or assertions
+// (Google) that were signed by a clock five minutes off.
+func Signs(kind string) bool {
+	switch kind {
+	case "ecr", "ecr-public", "gcr":
+		return true
+	}
+	return false
+}
+
+// MountHint is what can be done where a kind grants no mounts; empty: nothing.
+func MountHint(kind string) string {
+	if kind == "ecr" { // ECR user guide, "Blob mounting": off unless asked for
+		return "turn blob mounting on: `aws ecr put-account-setting --name BLOB_MOUNTING --value ENABLED`"
+	}
+	return ""
+}

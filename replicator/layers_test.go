@@ -32,6 +32,7 @@ var rooms = map[string][]string{
 	"replicator/transfer":   {"replicator/oci", "replicator"},
 	"replicator/verify":     {"replicator/oci", "replicator"},
 	"replicator/sweep":      {"replicator/oci", "replicator"},
+	"replicator/check":      {"replicator/oci"},
 	"replicator/failover":   {"replicator/oci", "replicator"},
 	"replicator/api":        {"replicator/oci", "replicator", "replicator/journal"},
 	"replicator/daemon":     {"replicator/..."},

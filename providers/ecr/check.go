@@ -42,17 +42,21 @@ func (r *Registry) Account(ctx context.Context) (string, error) {
 	return "an identity of AWS that STS did not name", nil
 }
 
-// MayCreate asks for a repository that is there: AWS decides whether the
-// identity may before it looks whether there is one.
-func (r *Registry) MayCreate(ctx context.Context, repository string) error {
+// Ready tells whether the repository is there.
+func (r *Registry) Ready(ctx context.Context, repository string) error {
 	if r.api == nil {
 		return oci.ErrUnsupported
 	}
-	p := &Repository{Repository: r.Open(repository), reg: r}
-	if err := r.api.exists(ctx, p.FullName()); err != nil {
+	return r.api.exists(ctx, r.FullName(repository))
+}
+
+// MayCreate asks for a repository that is there: AWS decides whether the
+// identity may before it looks whether there is one.
+func (r *Registry) MayCreate(ctx context.Context, repository string) error {
+	if err := r.Ready(ctx, repository); err != nil {
 		return err
 	}
-	return r.api.make(ctx, p.FullName(), &generic.Create{})
+	return r.api.make(ctx, r.FullName(repository), &generic.Create{})
 }
 
 // Make makes the repository, plain.

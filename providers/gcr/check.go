@@ -87,20 +87,28 @@ func (m metadataServer) email(ctx context.Context) string {
 	return strings.TrimSpace(string(text))
 }
 
-// MayCreate asks for a repository that is there: Google decides whether the
-// identity may before it answers that it exists.
-func (r *Registry) MayCreate(ctx context.Context, repository string) error {
-	p := &Repository{Repository: r.Open(repository), registry: r}
-	at, err := p.place()
+// Ready tells whether the repository that an image's path lies in is there.
+func (r *Registry) Ready(ctx context.Context, repository string) error {
+	at, err := (&Repository{Repository: r.Open(repository), registry: r}).place()
 	if err != nil {
 		return err
 	}
 	there, err := r.exists(ctx, at)
-	switch {
-	case err != nil:
+	if err == nil && !there {
+		err = r.Fault(oci.RegistryError{Operation: "GET " + at.parent(), Kind: oci.ErrRepositoryUnknown, Message: "no such repository", Hint: "make it with `" + at.command() + "`"})
+	}
+	return err
+}
+
+// MayCreate asks for a repository that is there: Google decides whether the
+// identity may before it answers that it exists.
+func (r *Registry) MayCreate(ctx context.Context, repository string) error {
+	if err := r.Ready(ctx, repository); err != nil {
 		return err
-	case !there:
-		return r.Fault(oci.RegistryError{Operation: "GET " + at.parent(), Kind: oci.ErrRepositoryUnknown, Message: "no such repository", Hint: "make it with `" + at.command() + "`"})
+	}
+	at, err := (&Repository{Repository: r.Open(repository), registry: r}).place()
+	if err != nil {
+		return err
 	}
 	err = r.ask(ctx, oci.OpCreate, http.MethodPost, "projects/"+at.project+"/locations/"+at.location+"/repositories",
 		url.Values{"repositoryId": {at.repository}}, map[string]any{"format": "DOCKER"}, nil)

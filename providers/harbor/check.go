@@ -15,9 +15,8 @@ var (
 	_ oci.TagFixer       = (*Repository)(nil)
 )
 
-// MayCreate asks for a project that is there, the repository's: Harbor decides
-// whether the account may before it answers that it exists.
-func (r *Registry) MayCreate(ctx context.Context, repository string) error {
+// Ready tells whether the repository's project is there.
+func (r *Registry) Ready(ctx context.Context, repository string) error {
 	p := &Repository{Repository: r.Open(repository), registry: r}
 	project, ok := p.project()
 	if !ok {
@@ -26,12 +25,22 @@ func (r *Registry) MayCreate(ctx context.Context, repository string) error {
 	answer, err := r.ask(ctx, oci.OpList, "look for project "+project, "/api/v2.0/projects", url.Values{"project_name": {project}}, generic.Request{
 		Method: http.MethodHead, Accept: []int{http.StatusOK, http.StatusNotFound},
 	})
-	switch {
-	case err != nil:
-		return err
-	case answer.Status == http.StatusNotFound:
-		return r.Fault(oci.RegistryError{Operation: "look for project " + project, Status: answer.Status, Kind: oci.ErrRepositoryUnknown, Message: "no such project"})
+	if err == nil && answer.Status == http.StatusNotFound {
+		err = r.Fault(oci.RegistryError{
+			Operation: "look for project " + project, Status: answer.Status, Kind: oci.ErrRepositoryUnknown, Message: "no such project",
+			Hint: "create the project in Harbor, or set create: {missing: true} for this registry",
+		})
 	}
+	return err
+}
+
+// MayCreate asks for a project that is there, the repository's: Harbor decides
+// whether the account may before it answers that it exists.
+func (r *Registry) MayCreate(ctx context.Context, repository string) error {
+	if err := r.Ready(ctx, repository); err != nil {
+		return err
+	}
+	project, _ := (&Repository{Repository: r.Open(repository), registry: r}).project()
 	body, err := json.Marshal(map[string]any{"project_name": project})
 	if err != nil {
 		return err

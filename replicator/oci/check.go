@@ -43,8 +43,11 @@ type Introspector interface {
 // A CreationTester tells whether missing repositories may be made, by asking
 // for one that is there.
 type CreationTester interface {
-	// MayCreate makes nothing. ErrDenied: it may not; ErrNotFound: nothing is
-	// there to ask for.
+	// Ready tells whether what a push to the repository needs is made:
+	// ErrRepositoryUnknown where it is not.
+	Ready(ctx context.Context, repository string) error
+	// MayCreate makes nothing. ErrDenied: it may not; ErrNotFound: what could be
+	// asked for is not there.
 	MayCreate(ctx context.Context, repository string) error
 }
 
