@@ -50,24 +50,27 @@ func (j *Journal) Run(ctx context.Context) error {
 		defer j.shared.listen(ctx, j)()
 	}
 	pending := make([]*request, 0, maxBatch)
-	for {
-		select {
-		case r := <-j.completions:
-			pending = append(pending, r)
-		case r := <-j.intakes:
-			pending = append(pending, r)
-		case <-ctx.Done():
-			j.refuse()
-			for pending = j.take(pending); len(pending) > 0; pending = j.take(pending[:0]) {
-				j.commit(pending)
+	for ctx.Err() == nil {
+		if pending = j.take(pending); len(pending) == 0 {
+			select {
+			case r := <-j.completions:
+				pending = append(pending, r)
+			case r := <-j.intakes:
+				pending = append(pending, r)
+			case <-ctx.Done():
+				continue
 			}
-			return nil
+			pending = j.take(pending)
 		}
-		pending = j.take(pending)
 		j.commit(pending)
 		clear(pending)
 		pending = pending[:0]
 	}
+	j.refuse()
+	for pending = j.take(pending); len(pending) > 0; pending = j.take(pending[:0]) {
+		j.commit(pending)
+	}
+	return nil
 }
 
 // refuse lets nothing more into the queues, and waits for who is on the threshold.
