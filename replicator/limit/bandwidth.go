@@ -22,7 +22,8 @@ const (
 // A Bandwidth is one cap that any number of streams share, in the order in
 // which they ask. The zero cap (nil) lets everything through.
 type Bandwidth struct {
-	table Table
+	table  Table
+	shares atomic.Int64 // 0: one
 
 	mu   sync.Mutex
 	next time.Time // when what has been let through so far is paid for
@@ -63,7 +64,7 @@ func bandwidthsOf(ctx context.Context) []*Bandwidth {
 // chunk is how many bytes a stream may move at once now, 0 where it is free to
 // move any number.
 func (b *Bandwidth) chunk(now time.Time) int {
-	rate := b.table.Rate(now)
+	rate := b.share(b.table.Rate(now))
 	if rate <= 0 {
 		return 0
 	}
@@ -72,7 +73,7 @@ func (b *Bandwidth) chunk(now time.Time) int {
 
 // reserve books n bytes and tells how long to wait until they are paid for.
 func (b *Bandwidth) reserve(now time.Time, n int) time.Duration {
-	rate := b.table.Rate(now)
+	rate := b.share(b.table.Rate(now))
 	if rate <= 0 {
 		return 0
 	}

@@ -25,6 +25,7 @@ type queue struct {
 	bucket      *rate.Limiter // nil: no rate
 	rates       map[oci.Operation]float64
 	resized     func(op oci.Operation, size int)
+	whole       whole // of which the three above are our share
 
 	mu         sync.Mutex
 	classes    map[oci.Operation]*class
@@ -67,6 +68,7 @@ func newQueue(connections int, perSecond float64, rates map[oci.Operation]float6
 	return &queue{
 		connections: connections, bucket: newBucket(perSecond), rates: rates,
 		classes: make(map[oci.Operation]*class), resized: resized,
+		whole: whole{connections: connections, perSecond: perSecond, rates: rates, shares: 1},
 	}
 }
 
@@ -83,13 +85,7 @@ func newBucket(perSecond float64) *rate.Limiter {
 func (q *queue) class(op oci.Operation) *class {
 	c := q.classes[op]
 	if c == nil {
-		limit := q.connections
-		if op == oci.OpBlobRead || op == oci.OpBlobWrite {
-			// Where one registry is read and written, a copy holds a slot of
-			// both kinds: neither may take all.
-			limit = max(1, limit-max(1, limit/4))
-		}
-		c = &class{op: op, bucket: newBucket(q.rates[op]), window: newWindow(limit)}
+		c = &class{op: op, bucket: newBucket(q.rates[op]), window: newWindow(q.atOnce(op))}
 		q.classes[op] = c
 		q.resized(op, c.window.whole())
 	}
