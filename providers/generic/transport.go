@@ -71,8 +71,9 @@ func Transport(spec Spec) (*http.Transport, error) {
 		ResponseHeaderTimeout:  commitTimeout,
 		ExpectContinueTimeout:  continueTimeout,
 		MaxResponseHeaderBytes: 1 << 20,
-		WriteBufferSize:        64 << 10,
-		ReadBufferSize:         64 << 10,
+		// Great bodies are read past these buffers and fill them once.
+		WriteBufferSize: 16 << 10,
+		ReadBufferSize:  8 << 10,
 	}
 	single := t.Clone()
 	single.DisableKeepAlives = true
