@@ -71,7 +71,7 @@ func (d *Daemon) empty(ctx context.Context, reg *Registry) {
 		}
 		log.Warn("events cannot be fetched, will try again", zap.Duration("wait", wait), zap.Error(err))
 		if !told && needsSomebody(err) {
-			told = d.tellOfQueue(ctx, reg, err) == nil
+			told = d.tellOfEvents(ctx, reg, "fetched", err) == nil
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -128,13 +128,13 @@ func needsSomebody(err error) bool {
 	return errors.Is(err, oci.ErrDenied) || errors.Is(err, oci.ErrNotFound) || errors.Is(err, oci.ErrRefused)
 }
 
-// tellOfQueue makes a queue that is closed to us a finding: pushes are then
-// found by the sweep alone.
-func (d *Daemon) tellOfQueue(ctx context.Context, reg *Registry, why error) error {
+// tellOfEvents makes a queue, or a registry, that is closed to us a finding:
+// pushes are then found by the sweep alone.
+func (d *Daemon) tellOfEvents(ctx context.Context, reg *Registry, how string, why error) error {
 	e := jobError(why)
 	_, err := d.Accept(ctx, nil, []replicator.Finding{{
 		Kind: replicator.FindingConfig, At: d.now(), Registry: reg.Name,
-		Message: "events cannot be fetched: " + e.Message, Hint: e.Hint,
+		Message: "events cannot be " + how + ": " + e.Message, Hint: e.Hint,
 	}}, []string{reg.Name})
 	return err
 }

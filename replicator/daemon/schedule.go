@@ -34,8 +34,9 @@ func (d *Daemon) sweepDoor(route string) chan sweepRequest {
 	return door
 }
 
-// schedule runs every route's sweeps until ctx ends; a reload starts it anew,
-// and an interrupted sweep goes on from its cursor.
+// schedule runs every route's sweeps, and the polls of registries that tell of
+// nothing by themselves, until ctx ends; a reload starts it anew, and an
+// interrupted sweep goes on from its cursor.
 func (d *Daemon) schedule(ctx context.Context) error {
 	for ctx.Err() == nil {
 		reloaded := d.reloaded()
@@ -50,6 +51,11 @@ func (d *Daemon) schedule(ctx context.Context) error {
 				defer routes.Done()
 				d.sweeps(rctx, route)
 			}()
+		}
+		for _, reg := range d.State().Registries {
+			if reg.Poll > 0 {
+				routes.Go(func() { d.poll(rctx, reg) })
+			}
 		}
 		routes.Add(1)
 		go func() {

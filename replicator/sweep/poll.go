@@ -106,6 +106,7 @@ type poll struct {
 	result  PollResult
 	sources []error
 	silence silence
+	cut     bool // the catalog was not seen whole
 }
 
 var errStopped = errors.New("stopped")
@@ -133,8 +134,11 @@ func (p *poll) run(ctx context.Context) error {
 		}
 		return p.repository(ctx, name, routes)
 	})
-	if errors.Is(err, errStopped) || errors.Is(err, errGaveUp) {
+	switch {
+	case errors.Is(err, errStopped), errors.Is(err, errGaveUp):
 		return nil
+	case err == nil && !p.cut:
+		p.Memory.ended()
 	}
 	return err
 }
@@ -168,6 +172,7 @@ func (p *poll) repositories(ctx context.Context, visit func(string) error) error
 	}
 	for name, err := range checkedNames(p.Source.Repositories(ctx)) {
 		if err != nil {
+			p.cut = true
 			return p.fault(ctx, fmt.Errorf("list repositories of %s: %w", p.SourceName, err))
 		}
 		if err := visit(name); err != nil {
@@ -206,6 +211,7 @@ func (p *poll) repository(ctx context.Context, name string, routes []PolledRoute
 			p.silence.heard(nil)
 			return nil
 		case err != nil:
+			p.Memory.failed(name)
 			return p.fault(ctx, fmt.Errorf("list tags of %s/%s: %w", p.SourceName, name, err))
 		case oci.CheckTag(tag.Name) != nil:
 		default:

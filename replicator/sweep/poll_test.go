@@ -320,6 +320,27 @@ func TestPollFailures(t *testing.T) {
 	})
 }
 
+// A repository that turns up after the first poll is new; one that the first
+// poll could not list is not.
+func TestPollOfANewRepository(t *testing.T) {
+	p := newPolling(t, ocitest.Options{ListDigests: true})
+	p.request.Rules, p.request.Routes = rules{}, []PolledRoute{{Name: "prod"}}
+	p.eu.Push("app", "v1", image("one"))
+	p.eu.Push("web", "v1", image("one"))
+	p.eu.OnCall(func(_ context.Context, c ocitest.Call) error {
+		if c.Repository == "web" || c.Method == ocitest.Catalog && len(p.eu.Calls()) == 0 {
+			return &oci.RegistryError{Registry: "eu", Kind: oci.ErrInterrupted}
+		}
+		return nil
+	})
+	p.poll()
+	p.eu.OnCall(nil)
+	p.eu.Push("db", "v1", image("one"))
+	p.poll("db:v1")
+	p.eu.Push("web", "v2", image("one"))
+	p.poll("web:v2")
+}
+
 // Each repository that several routes want is listed once.
 func TestPollForSeveralRoutes(t *testing.T) {
 	p := newPolling(t, ocitest.Options{ListDigests: true})

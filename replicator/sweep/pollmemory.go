@@ -14,6 +14,8 @@ const (
 	// them is left to the sweep.
 	maxPolled = 100_000
 	maxPassed = 500_000
+	// maxUnseen bounds the repositories that the first poll could not list.
+	maxUnseen = 1000
 )
 
 // A PollMemory is what the polls of one source remember of each other: how far
@@ -24,6 +26,10 @@ type PollMemory struct {
 	marks  map[string]polled
 	passed map[uint64]struct{}
 	cursor headKey
+	// begun: the source was seen from end to end, but for unseen: a repository
+	// that turns up later is new.
+	begun  bool
+	unseen map[string]struct{}
 }
 
 type polled struct {
@@ -33,18 +39,31 @@ type polled struct {
 
 // NewPollMemory remembers nothing yet.
 func NewPollMemory() *PollMemory {
-	return &PollMemory{seed: maphash.MakeSeed(), marks: make(map[string]polled), passed: make(map[uint64]struct{})}
+	return &PollMemory{seed: maphash.MakeSeed(), marks: make(map[string]polled), passed: make(map[uint64]struct{}), unseen: make(map[string]struct{})}
 }
 
 func (m *PollMemory) repository(name string) polled {
 	p, known := m.marks[name]
-	if !known && len(m.marks) >= maxPolled {
-		p.looked = false // never more than a first look
+	if _, unseen := m.unseen[name]; !known && m.begun && !unseen {
+		p.looked = true
 	}
 	return p
 }
 
+// failed notes a repository that could not be listed.
+func (m *PollMemory) failed(name string) {
+	if !m.marks[name].looked && len(m.unseen) <= maxUnseen {
+		m.unseen[name] = struct{}{}
+	}
+}
+
+// ended notes that a poll came to the end of the source.
+func (m *PollMemory) ended() {
+	m.begun = m.begun || len(m.unseen) <= maxUnseen && len(m.marks) < maxPolled
+}
+
 func (m *PollMemory) looked(name, mark string) {
+	delete(m.unseen, name)
 	if _, known := m.marks[name]; known || len(m.marks) < maxPolled {
 		m.marks[name] = polled{looked: true, mark: mark}
 	}
