@@ -101,6 +101,9 @@ type Daemon struct {
 	suspects   suspects
 	journey    counters
 	running    runningJobs
+	leases     leases
+	shares     atomic.Int64   // replicas the budgets are divided among, as last told
+	passing    sync.WaitGroup // requests to the leader under way
 	rescued    rescued
 }
 
@@ -166,6 +169,7 @@ func (d *Daemon) Swap(ctx context.Context, st *State, actor string) error {
 	close(d.swapped)
 	d.swapped = make(chan struct{})
 	d.mu.Unlock()
+	d.share()
 	return nil
 }
 
@@ -180,6 +184,7 @@ func (d *Daemon) reloaded() <-chan struct{} {
 // grace and hands back the rest. It returns once nothing of it runs any more;
 // the journal must still be running then.
 func (d *Daemon) Run(ctx context.Context, grace time.Duration) error {
+	d.share()
 	g, gctx := errgroup.WithContext(ctx)
 	drained := make(chan struct{})
 	g.Go(func() error {
@@ -190,9 +195,10 @@ func (d *Daemon) Run(ctx context.Context, grace time.Duration) error {
 	g.Go(func() error { return d.rescue(gctx) })
 	g.Go(func() error { return d.beat(gctx, drained) })
 	if !d.oneShot {
-		g.Go(func() error { return d.schedule(gctx) })
-		g.Go(func() error { return d.prune(gctx) })
+		g.Go(func() error { return d.leading(gctx, d.schedule) })
+		g.Go(func() error { return d.leading(gctx, d.prune) })
 		g.Go(func() error { return d.fetch(gctx) })
 	}
+	defer d.passing.Wait()
 	return g.Wait()
 }

@@ -207,6 +207,9 @@ func (r *run) settle(ctx context.Context, from delivery, t *target, result trans
 // source tag and lease are checked right before the PUT, whose deadline lies
 // before the lease's end, and both are read again after it.
 func (r *run) moveTag(ctx context.Context, from delivery, t *target) error {
+	if err := r.awaitLease(ctx); err != nil {
+		return err
+	}
 	if from.gone {
 		if err := r.stillGone(from, t); err != nil {
 			return err
@@ -249,7 +252,7 @@ func (r *run) putTag(ctx context.Context, from delivery, t *target) error {
 			return fmt.Errorf("write down the tag's move: %w", err)
 		}
 	}
-	until := r.journal.LeaseUntil()
+	until := r.journal.ClaimUntil(r.claim)
 	if r.now().After(until.Add(-leaseMargin)) {
 		return fmt.Errorf("the lease ends at %s: %w", until.UTC().Format(time.RFC3339), oci.ErrInterrupted)
 	}
@@ -260,6 +263,7 @@ func (r *run) putTag(ctx context.Context, from delivery, t *target) error {
 	put, cancel := context.WithDeadline(ctx, until.Add(-leaseMargin))
 	err := r.copier.Tag(put, transfer.Destination{Identity: t.place.Identity, Repository: t.repo}, t.job.Tag, from.root)
 	cancel()
+	r.late(ctx, from, t, until)
 	if err != nil {
 		return fmt.Errorf("move the tag: %w", err)
 	}
@@ -379,7 +383,7 @@ func (r *run) done(t *target, from delivery, d digest.Digest, bytes int64, lande
 		out.State, out.Counted, out.NextAttempt, out.Error = replicator.Waiting, false, now.Add(confirmAgain), unconfirmedError(t)
 	}
 	out.Records = []replicator.Record{record}
-	if t.intent {
+	if t.intent || t.late {
 		out.Base = d
 	}
 	if t.job.Tag != "" && t.present != d {

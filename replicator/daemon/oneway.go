@@ -66,6 +66,9 @@ func (r *run) oneWayOnce(ctx context.Context, src *Registry, targets []*target, 
 			proven = t.record.Digest
 		}
 		action, preserve := oneWay(from.root.Digest, t.present, proven, t.route.Drift == "overwrite")
+		if action == keepDrift && r.cameLate(ctx, t) {
+			action, t.late = forward, true
+		}
 		switch action {
 		case nothing:
 			standing = append(standing, t)

@@ -52,6 +52,8 @@ type target struct {
 	preserve bool
 	// intent: the move is announced in the journal before the PUT.
 	intent bool
+	// late: present is what a move of ours left there after its lease.
+	late bool
 	// hollow: the tag is right and content is missing.
 	hollow bool
 	// asked: the source was asked for the root's referrers.

@@ -17,6 +17,9 @@ type sweepRequest struct{}
 
 // askSweep makes a sweep of the route due, unless one is already asked for.
 func (d *Daemon) askSweep(route string) {
+	if d.passOn(route) {
+		return
+	}
 	select {
 	case d.sweepDoor(route) <- sweepRequest{}:
 	default:
@@ -204,6 +207,9 @@ func (d *Daemon) saveSwept(ctx context.Context, s *replicator.SweepState) error 
 		return err
 	}
 	s.Seeded = s.Seeded || now.Seeded
+	if now.CompletedAt.After(s.CompletedAt) { // by a sweep beside ours, on another replica
+		s.CompletedAt, s.CompleteStart = now.CompletedAt, now.CompleteStart
+	}
 	return d.journal.SaveSweepState(ctx, *s)
 }
 

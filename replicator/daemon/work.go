@@ -161,6 +161,7 @@ func (d *Daemon) run(ctx context.Context, c journal.Claim) {
 	defer cancel(nil)
 	watchdog := time.AfterFunc(stallAfter, func() { cancel(errStalled) })
 	defer watchdog.Stop()
+	defer d.leases.hold(c.Epoch, cancel)()
 	if c.Jobs[0].Lane.Background() {
 		ctx = oci.WithBackground(ctx)
 	}
@@ -183,27 +184,28 @@ func (d *Daemon) run(ctx context.Context, c journal.Claim) {
 // finish writes a claim's outcomes; a journal that cannot take them now is
 // asked again, since what was proven must not be done twice.
 func (d *Daemon) finish(ctx context.Context, c journal.Claim, outcomes []journal.Outcome, log *zap.Logger) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closingWrite)
-	defer cancel()
-	wait := firstBusy
+	jobs := ctx // ends when running jobs have to
+	ctx = context.WithoutCancel(jobs)
+	began, wait := d.now(), firstBusy
 	for {
-		err := d.journal.Finish(ctx, c, outcomes)
+		fctx, cancel := context.WithTimeout(ctx, closingWrite)
+		err := d.journal.Finish(fctx, c, outcomes)
+		cancel()
+		if errors.Is(err, journal.ErrUnavailable) && jobs.Err() == nil {
+			began = d.now() // it is written when the database is back, whenever that is
+		}
+		over := d.now().Sub(began) >= closingWrite
 		switch {
 		case err == nil:
 			d.count(c, outcomes)
 			d.sweepDoubted(outcomes)
 			return
-		case errors.Is(err, journal.ErrFenced), errors.Is(err, journal.ErrClosed), ctx.Err() != nil:
+		case errors.Is(err, journal.ErrFenced), errors.Is(err, journal.ErrClosed), over:
 			log.Warn("the outcome of a job was not written; it will run again", zap.Error(err))
 			return
 		}
 		log.Warn("write the outcome of a job", zap.Error(err), zap.Duration("again", wait))
-		t := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-		case <-t.C:
-		}
-		t.Stop()
+		time.Sleep(wait)
 		wait = min(2*wait, lastBusy)
 	}
 }
@@ -242,7 +244,7 @@ func (d *Daemon) release(ctx context.Context, c journal.Claim) {
 // beat renews the replica's lease until the last job has ended or is handed
 // back, which is after ctx has.
 func (d *Daemon) beat(ctx context.Context, drained <-chan struct{}) error {
-	ticker := time.NewTicker(2 * time.Second)
+	ticker := time.NewTicker(d.journal.RenewEvery())
 	defer ticker.Stop()
 	for {
 		select {
@@ -250,9 +252,7 @@ func (d *Daemon) beat(ctx context.Context, drained <-chan struct{}) error {
 			return nil
 		case <-ticker.C:
 			hctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-			if err := d.journal.Heartbeat(hctx); err != nil {
-				d.log.Warn("renew the lease", zap.Error(err))
-			}
+			d.heartbeat(hctx)
 			cancel()
 		}
 	}

@@ -85,6 +85,12 @@ func (j *Journal) Leads() bool {
 	return j.shared == nil || micros(j.now()) < j.shared.leads.Load()
 }
 
+// Epoch is what this replica's claims are made under.
+func (j *Journal) Epoch() int64 { return j.epoch.Load() }
+
+// Shared tells whether other replicas may write to the journal.
+func (j *Journal) Shared() bool { return j.shared != nil }
+
 // Sharers is how many replicas divide the registries' budgets, this one among them.
 func (j *Journal) Sharers() int {
 	if j.shared == nil {
