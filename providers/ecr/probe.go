@@ -16,14 +16,15 @@ import (
 )
 
 // Probe asks whether messages may be received and deleted, without doing either:
-// it has one handed out only where that harms nothing, and visible again at once.
+// it has one handed out only where that harms nothing, and for a second.
 func (q *Queue) Probe(ctx context.Context) (string, error) {
 	told, patient, err := q.attributes(ctx)
 	if err != nil {
 		return "", err
 	}
 	if patient {
-		_, err := q.api.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{QueueUrl: aws.String(q.url), MaxNumberOfMessages: 1, VisibilityTimeout: 0, WaitTimeSeconds: 0})
+		// The SDK sends no zeros, for which the queue's own would be taken.
+		_, err := q.api.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{QueueUrl: aws.String(q.url), MaxNumberOfMessages: 1, VisibilityTimeout: 1, WaitTimeSeconds: 1})
 		if err != nil {
 			return told, q.fault(ctx, "ReceiveMessage", err)
 		}

@@ -16,6 +16,8 @@ var roles = []struct{ permission, role string }{
 	{"artifactregistry.repositories.downloadartifacts", "roles/artifactregistry.reader"},
 	{"artifactregistry.repositories.deleteartifacts", "roles/artifactregistry.repoAdmin"},
 	{"artifactregistry.repositories.create", "roles/artifactregistry.admin"},
+	{"artifactregistry.tags.delete", "roles/artifactregistry.repoAdmin"},
+	{"artifactregistry.versions.delete", "roles/artifactregistry.repoAdmin"},
 	{"artifactregistry.tags.", "roles/artifactregistry.writer"},
 	{"artifactregistry.", "roles/artifactregistry.reader"},
 }

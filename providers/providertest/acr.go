@@ -24,7 +24,7 @@ type ACR struct {
 	// Tenant, Client and Secret are the service principal that Entra knows;
 	// Federated is a Kubernetes token it takes instead of the secret.
 	Tenant, Client, Secret, Federated string
-	// May are the actions the identity's roles allow: pull, push, metadata_read, catalog.
+	// May are the actions the identity's roles allow: pull, push, delete, metadata_read, catalog.
 	May []string
 	// Tokens' lives; zero: an hour, three hours, 75 minutes.
 	EntraLife, RefreshLife, AccessLife time.Duration
@@ -89,7 +89,8 @@ func (a *ACR) jwt(life time.Duration) (string, time.Time) {
 		text, _ := json.Marshal(v)
 		return base64.RawURLEncoding.EncodeToString(text)
 	}
-	claims := map[string]any{"iat": now.Unix(), "exp": now.Add(life).Unix(), "jti": a.next, "aud": a.Service}
+	claims := map[string]any{"iat": now.Unix(), "exp": now.Add(life).Unix(), "jti": a.next, "aud": a.Service,
+		"appid": a.Client, "oid": "99999999-8888-7777-6666-555555555555", "tid": a.Tenant}
 	return part(map[string]string{"alg": "RS256", "typ": "JWT"}) + "." + part(claims) + ".c2lnbmF0dXJl" + strconv.Itoa(a.next), now.Add(life)
 }
 

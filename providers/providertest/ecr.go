@@ -216,9 +216,11 @@ func (e *ECR) before(w http.ResponseWriter, r *http.Request) bool {
 		return false
 	}
 	action := actionOf(r, parts)
-	if e.denies("ecr:" + action) {
-		Fail(w, http.StatusForbidden, "DENIED", "User: arn:aws:iam::"+e.Account+":user/robot is not authorized to perform: ecr:"+action)
-		return true
+	for _, needed := range append(alsoNeeded(r, parts), action) {
+		if e.denies("ecr:" + needed) {
+			Fail(w, http.StatusForbidden, "DENIED", "User: arn:aws:iam::"+e.Account+":user/robot is not authorized to perform: ecr:"+needed)
+			return true
+		}
 	}
 	if !e.within(action) {
 		Fail(w, http.StatusTooManyRequests, "TOOMANYREQUESTS", "Rate exceeded")
@@ -240,6 +242,9 @@ func (e *ECR) refuse(w http.ResponseWriter, r *http.Request, name, what, referen
 		Fail(w, http.StatusNotFound, "NAME_UNKNOWN", fmt.Sprintf("The repository with name '%s' does not exist in the registry with id '%s'", name, e.Account))
 		return true
 	case what == "referrers" && e.NoReferrers:
+		Fail(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "The operation is unsupported")
+		return true
+	case what == "blobs" && r.Method == http.MethodDelete:
 		Fail(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "The operation is unsupported")
 		return true
 	case what == "blobs/uploads" && r.Method == http.MethodPatch && r.Header.Get("Content-Range") != "":
@@ -279,8 +284,11 @@ func actionOf(r *http.Request, parts []string) string {
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
 	switch parts[2] {
 	case "manifests":
-		if read {
+		switch {
+		case read:
 			return "BatchGetImage"
+		case r.Method == http.MethodDelete:
+			return "BatchDeleteImage"
 		}
 		return "PutImage"
 	case "blobs":
@@ -297,6 +305,14 @@ func actionOf(r *http.Request, parts []string) string {
 		return "ListImages"
 	}
 	return "ListImageReferrers"
+}
+
+// alsoNeeded are further actions: an upload in one request sends and ends it.
+func alsoNeeded(r *http.Request, parts []string) []string {
+	if parts[2] == "blobs/uploads" && r.Method == http.MethodPut && r.ContentLength != 0 {
+		return []string{"UploadLayerPart"}
+	}
+	return nil
 }
 
 func (e *ECR) denies(action string) bool {

@@ -97,6 +97,8 @@ func (e *ECR) serveAPI(w http.ResponseWriter, r *http.Request) {
 		e.describeImages(w, in)
 	case "CreateRepository":
 		e.createRepository(w, in)
+	case "DeleteRepository":
+		e.deleteRepository(w, in)
 	case "PutLifecyclePolicy":
 		e.putLifecycle(w, in)
 	case "DescribeRegistries":
@@ -306,6 +308,23 @@ func (e *ECR) createRepository(w http.ResponseWriter, in ecrRequest) {
 	ecrAnswer(w, map[string]any{"repository": map[string]any{"repositoryName": in.RepositoryName, "registryId": e.Account}})
 }
 
+// deleteRepository takes away one without images; nobody forces it here.
+func (e *ECR) deleteRepository(w http.ResponseWriter, in ecrRequest) {
+	name := e.whole(in.RepositoryName)
+	if _, there := e.Made(name); !there {
+		e.unknown(w, in.RepositoryName)
+		return
+	}
+	if e.Registry.holds(name) {
+		apiFault(w, 400, "RepositoryNotEmptyException", "The repository with name '"+name+"' cannot be deleted because it still contains images")
+		return
+	}
+	e.mu.Lock()
+	delete(e.repositories, name)
+	e.mu.Unlock()
+	ecrAnswer(w, map[string]any{"repository": map[string]any{"repositoryName": in.RepositoryName, "registryId": e.Account}})
+}
+
 func (e *ECR) putLifecycle(w http.ResponseWriter, in ecrRequest) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -323,10 +342,14 @@ func (e *ECR) putLifecycle(w http.ResponseWriter, in ecrRequest) {
 
 // serveSTS gives the keys of the role, to who names it and its external id.
 func (e *ECR) serveSTS(w http.ResponseWriter, r *http.Request, body string) {
+	form, _ := url.ParseQuery(body)
+	if form.Get("Action") == "GetCallerIdentity" {
+		e.callerIdentity(w, r)
+		return
+	}
 	e.mu.Lock()
 	e.calls = append(e.calls, "AssumeRole")
 	e.mu.Unlock()
-	form, _ := url.ParseQuery(body)
 	w.Header().Set("Content-Type", "text/xml")
 	if form.Get("Action") == "AssumeRoleWithWebIdentity" && form.Get("WebIdentityToken") == "web-identity" && form.Get("RoleArn") == e.Role {
 		writeKeys(w, "AssumeRoleWithWebIdentity")
@@ -338,6 +361,21 @@ func (e *ECR) serveSTS(w http.ResponseWriter, r *http.Request, body string) {
 		return
 	}
 	writeKeys(w, "AssumeRole")
+}
+
+// callerIdentity names whoever has signed; it needs no permission.
+func (e *ECR) callerIdentity(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/xml")
+	arn := "arn:aws:iam::" + e.Account + ":user/robot"
+	switch e.key(r, "") {
+	case "":
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = io.WriteString(w, `<ErrorResponse><Error><Type>Sender</Type><Code>InvalidClientTokenId</Code><Message>The security token included in the request is invalid.</Message></Error></ErrorResponse>`)
+		return
+	case "ASIAROLE":
+		arn = "arn:aws:sts::" + e.Account + ":assumed-role/twinport/twinport"
+	}
+	_, _ = fmt.Fprintf(w, `<GetCallerIdentityResponse><GetCallerIdentityResult><Arn>%s</Arn><UserId>AIDAFAKE</UserId><Account>%s</Account></GetCallerIdentityResult></GetCallerIdentityResponse>`, arn, e.Account)
 }
 
 func writeKeys(w io.Writer, action string) {

@@ -34,6 +34,8 @@ type Fake struct {
 	Page, MaxPage int
 	// NoCatalog, NoReferrers, NoMount, NoRanges leave abilities out.
 	NoCatalog, NoReferrers, NoMount, NoRanges bool
+	// NoDelete refuses deletions, as distribution does unless told otherwise.
+	NoDelete bool
 	// Immutable refuses to move tags, even to what they name.
 	Immutable bool
 	// Blobs is the address to which blob reads are redirected, empty: none.
@@ -47,6 +49,7 @@ type Fake struct {
 	tokens   map[string]fakeToken
 	next     int
 	requests []string
+	denied   []string
 }
 
 type fakeRepo struct {
@@ -216,6 +219,10 @@ func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.challenge(w, r, parts)
 		return
 	}
+	if f.denies(action(r, parts)) {
+		Fail(w, http.StatusForbidden, "DENIED", "requested access to the resource is denied")
+		return
+	}
 	switch {
 	case r.URL.Path == "/v2/":
 		_, _ = io.WriteString(w, "{}")
@@ -225,6 +232,8 @@ func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 	case parts[2] == "tags":
 		f.tagList(w, r, parts[1])
+	case isErase(r, parts):
+		f.erase(w, r, parts[1], parts[2], parts[3])
 	case f.Upstream != nil:
 		f.pass(w, r, parts[1], parts[2], parts[3])
 	case parts[2] == "manifests":

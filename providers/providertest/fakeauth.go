@@ -19,6 +19,8 @@ func scopesOf(r *http.Request, parts []string) []string {
 		return nil
 	case r.Method == http.MethodGet || r.Method == http.MethodHead:
 		return []string{"repository:" + parts[1] + ":pull"}
+	case isErase(r, parts):
+		return []string{"repository:" + parts[1] + ":delete"}
 	}
 	scopes := []string{"repository:" + parts[1] + ":pull", "repository:" + parts[1] + ":push"}
 	if from := r.URL.Query().Get("from"); from != "" {

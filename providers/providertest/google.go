@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -31,7 +32,7 @@ type Google struct {
 	Repositories      []string
 	// Immutable are repositories whose tags may not move.
 	Immutable []string
-	// May are permissions: upload, download, list (the REST API), create.
+	// May are permissions: upload, download, delete, list (the REST API), create.
 	May []string
 	// TokenLife is an access token's; zero: an hour.
 	TokenLife time.Duration
@@ -161,11 +162,16 @@ func (g *Google) signed(assertion string) bool {
 func (g *Google) Metadata() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		g.log(r)
-		if r.Header.Get("Metadata-Flavor") != "Google" || r.URL.Path != "/computeMetadata/v1/instance/service-accounts/default/token" {
+		path, ours := strings.CutPrefix(r.URL.Path, "/computeMetadata/v1/instance/service-accounts/default/")
+		if r.Header.Get("Metadata-Flavor") != "Google" || !ours || path != "token" && path != "email" {
 			http.NotFound(w, r)
 			return
 		}
 		w.Header().Set("Metadata-Flavor", "Google")
+		if path == "email" {
+			_, _ = io.WriteString(w, "machine@"+g.Project+".iam.gserviceaccount.com")
+			return
+		}
 		g.give(w)
 	})
 }
@@ -217,7 +223,10 @@ func (g *Google) API() http.Handler {
 		case r.Method != http.MethodGet || !slices.Contains(g.exist(), name):
 			refuse(w, 404, "NOT_FOUND", "Requested entity was not found.")
 		case rest == "":
-			reply(w, map[string]string{"name": path, "format": "DOCKER"})
+			g.mu.Lock()
+			fixed := slices.Contains(g.Immutable, name)
+			g.mu.Unlock()
+			reply(w, map[string]any{"name": path, "format": "DOCKER", "dockerConfig": map[string]bool{"immutableTags": fixed}})
 		case rest == "packages":
 			var items []map[string]string
 			for _, image := range g.Upstream.Repos() {
@@ -358,7 +367,13 @@ func (g *Google) repository(w http.ResponseWriter, r *http.Request, parts []stri
 	immutable := slices.Contains(g.Immutable, name)
 	g.mu.Unlock()
 	switch {
-	case write && !g.may("upload"):
+	case isErase(r, parts) && !g.may("delete"):
+		permission := "artifactregistry.tags.delete"
+		if strings.Contains(parts[3], ":") {
+			permission = "artifactregistry.versions.delete"
+		}
+		Fail(w, http.StatusForbidden, "DENIED", `Permission "`+permission+`" denied on resource `+resource)
+	case write && !isErase(r, parts) && !g.may("upload"):
 		Fail(w, http.StatusForbidden, "DENIED", `Permission "artifactregistry.repositories.uploadArtifacts" denied on resource `+resource)
 	case !write && !g.may("download"):
 		Fail(w, http.StatusForbidden, "DENIED", `Permission "artifactregistry.repositories.downloadArtifacts" denied on resource `+resource)

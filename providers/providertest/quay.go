@@ -30,6 +30,11 @@ func (q *Quay) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	_, what, _, writing := writes(r)
 	switch {
+	case isErase(r, fakePaths.FindStringSubmatch(r.URL.Path)) && q.bearer(r) && !q.denies("delete") && !q.ReadOnly:
+		// Who may write may delete: its realm knows no such action.
+		parts := fakePaths.FindStringSubmatch(r.URL.Path)
+		q.note(r)
+		q.erase(w, r, parts[1], parts[2], parts[3])
 	case r.URL.Path == "/token":
 		for _, scope := range r.URL.Query()["scope"] {
 			if !quayScope.MatchString(scope) {

@@ -70,6 +70,8 @@ func (q *SQS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, operation, _ := strings.Cut(r.Header.Get("X-Amz-Target"), "AmazonSQS.")
 	var in struct {
 		MaxNumberOfMessages, WaitTimeSeconds int
+		VisibilityTimeout                    int
+		ReceiptHandle                        string
 		Entries                              []struct{ ID, ReceiptHandle string }
 	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
@@ -89,7 +91,7 @@ func (q *SQS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/x-amz-json-1.0")
 	switch operation {
 	case "ReceiveMessage":
-		q.receive(w, r, in.MaxNumberOfMessages, time.Duration(in.WaitTimeSeconds)*time.Second)
+		q.receive(w, r, in.MaxNumberOfMessages, time.Duration(in.WaitTimeSeconds)*time.Second, time.Duration(in.VisibilityTimeout)*time.Second)
 	case "DeleteMessageBatch":
 		done := []any{}
 		q.mu.Lock()
@@ -99,8 +101,17 @@ func (q *SQS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		q.mu.Unlock()
 		ecrAnswer(w, map[string]any{"Successful": done, "Failed": []any{}})
+	case "DeleteMessage":
+		if in.ReceiptHandle == "" || !strings.HasPrefix(in.ReceiptHandle, "id-") {
+			apiFault(w, 400, "com.amazonaws.sqs#ReceiptHandleIsInvalid", "The input receipt handle is invalid.")
+			return
+		}
+		q.mu.Lock()
+		q.remove(in.ReceiptHandle)
+		q.mu.Unlock()
+		ecrAnswer(w, map[string]any{})
 	case "GetQueueAttributes":
-		attributes := map[string]string{}
+		attributes := map[string]string{"ApproximateNumberOfMessages": strconv.Itoa(q.Left())}
 		if q.MaxReceives > 0 {
 			attributes["RedrivePolicy"] = `{"maxReceiveCount":` + strconv.Itoa(q.MaxReceives) + `,"deadLetterTargetArn":"arn:aws:sqs:eu-west-1:123456789012:dead"}`
 		}
@@ -120,11 +131,11 @@ func (q *SQS) remove(handle string) {
 	}
 }
 
-func (q *SQS) receive(w http.ResponseWriter, r *http.Request, n int, wait time.Duration) {
+func (q *SQS) receive(w http.ResponseWriter, r *http.Request, n int, wait, hidden time.Duration) {
 	end := time.After(wait)
 	for {
 		q.mu.Lock()
-		given, due := q.take(min(max(n, 1), 10))
+		given, due := q.take(min(max(n, 1), 10), hidden)
 		if q.arrived == nil {
 			q.arrived = make(chan struct{})
 		}
@@ -147,8 +158,11 @@ func (q *SQS) receive(w http.ResponseWriter, r *http.Request, n int, wait time.D
 }
 
 // take hands out what is not hidden, and tells when more can be.
-func (q *SQS) take(n int) (given []any, due time.Duration) {
-	visibility := q.Visibility
+func (q *SQS) take(n int, hidden time.Duration) (given []any, due time.Duration) {
+	visibility := hidden
+	if visibility == 0 {
+		visibility = q.Visibility
+	}
 	if visibility == 0 {
 		visibility = 30 * time.Second
 	}
