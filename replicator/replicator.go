@@ -234,6 +234,10 @@ type TagState struct {
 	At     time.Time
 	// Cause: "webhook", "sweep", "copied", "verified", "drift", ….
 	Cause string
+	// SeenAt is when the tag was surely read to name Digest, zero where that was
+	// only told. At is a guess then: a state known from between the two came
+	// before this one.
+	SeenAt time.Time
 }
 
 // A Departure is a destination's tag whose source no longer has it: what a

@@ -45,8 +45,8 @@ type delivery struct {
 	// last: the tag is moved to root even if the source has moved on.
 	last bool
 	// gone: the source does not answer, and repo is another place; the tag is
-	// moved unconfirmed.
-	gone bool
+	// moved unconfirmed. dangling: it answers, and has lost what its tag names.
+	gone, dangling bool
 	// mended: what the source lacks is read from other places already.
 	mended bool
 	// identity is of the registry that repo belongs to where that is not the source's.
@@ -380,7 +380,7 @@ func (r *run) done(t *target, from delivery, d digest.Digest, bytes int64, lande
 	cause := "copied"
 	if from.gone && from.tag != "" {
 		record.Unconfirmed, cause = true, kindUnconfirmed
-		out.State, out.Counted, out.NextAttempt, out.Error = replicator.Waiting, false, now.Add(confirmAgain), unconfirmedError(t)
+		out.State, out.Counted, out.NextAttempt, out.Error = replicator.Waiting, false, now.Add(confirmAgain), unconfirmedError(from, t)
 	}
 	out.Records = []replicator.Record{record}
 	if t.intent || t.late {

@@ -272,7 +272,7 @@ func (r *run) goneByDigest(ctx context.Context, src *Registry, targets []*target
 	if len(lost) == 0 {
 		return left
 	}
-	wanted := lost[0].job.Digest
+	wanted, place := lost[0].job.Digest, lost[0].job.Source
 	lost = slices.DeleteFunc(lost, func(t *target) bool { return r.barred(ctx, t, wanted) })
-	return append(left, r.fromElsewhere(ctx, src, "", wanted, lost, why)...)
+	return append(left, r.fromElsewhere(ctx, delivery{src: src, place: place, gone: true}, wanted, lost, why)...)
 }

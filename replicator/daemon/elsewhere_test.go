@@ -196,6 +196,34 @@ func TestWhatWaitsForTheSource(t *testing.T) {
 	}
 }
 
+// The last push is known by a sweep alone, which cannot tell when it was: it is
+// the newest for all that. And what verify asks for by its record is no push.
+func TestTheNewestPushIsTheLastThatWasReadOrTold(t *testing.T) {
+	routes := fanOut("us", "ap")
+	in(t, routes, func(w *world) {
+		first, second := ocitest.Image("first", 1), ocitest.Image("second", 1)
+		w.push("eu", app, "v1", first)
+		w.proven("us", app, "v1", first)
+		w.proven("ap", app, "v1", first)
+		time.Sleep(10 * time.Minute)
+		w.sites["ap"].setDown(true)
+		w.sites["eu"].Push(app, "v1", second) // nobody tells
+		ev := w.event("eu", app, "v1", second.Digest())
+		ev.PushedAt, ev.SenderTime = w.clock().Add(-time.Hour), false
+		ev.Lane, ev.Cause = replicator.LaneSweep, causeSweep+"differs"
+		w.accept(ev)
+		w.proven("us", app, "v1", second)
+		w.sites["eu"].setDown(true)
+		w.sites["ap"].setDown(false)
+		ev = w.event("eu", app, "v1", first.Digest())
+		ev.Cause, ev.Destinations = causeVerify, []string{"ap"}
+		w.accept(ev)
+		w.proven("ap", app, "v1", second)
+		w.sites["eu"].setDown(false)
+		w.rest()
+	})
+}
+
 // 5xx without end is as good as no answer.
 func TestASourceThatGivesOnly500IsGone(t *testing.T) {
 	in(t, fanOut("us", "ap"), func(w *world) {
@@ -299,7 +327,6 @@ func TestWhatTheSourceLostIsReadElsewhere(t *testing.T) {
 		"a blob":         {func(w *world) { w.sites["eu"].Remove(app, blob) }, replicator.FindingSourceIncomplete},
 		"a child":        {func(w *world) { w.sites["eu"].Remove(app, child) }, replicator.FindingSourceIncomplete},
 		"a blob's bytes": {func(w *world) { w.sites["eu"].Corrupt(app, blob) }, replicator.FindingMismatch},
-		"the manifest":   {func(w *world) { w.sites["eu"].faulty(notFound, ocitest.GetManifest) }, replicator.FindingSourceIncomplete},
 	}
 	for name, c := range losses {
 		t.Run(name, func(t *testing.T) {
@@ -329,7 +356,36 @@ func TestWhatTheSourceLostIsReadElsewhere(t *testing.T) {
 	}
 }
 
-var notFound = &oci.RegistryError{Registry: "eu", Operation: "GET manifest", Status: 404, Kind: oci.ErrNotFound}
+// The source lists a tag and has lost its manifest: what one destination lost,
+// too, comes from the other, unconfirmed until the source can be asked.
+func TestATagTheSourceListsAndCannotGive(t *testing.T) {
+	image := ocitest.Image("app", 2)
+	in(t, fanOut("us", "ap"), func(w *world) {
+		w.push("eu", app, "v1", image)
+		w.proven("us", app, "v1", image)
+		w.proven("ap", app, "v1", image)
+		w.rest()
+		w.sites["eu"].Remove(app, image.Digest())
+		w.sites["ap"].RemoveRepository(app)
+		if err := w.journal.Void(context.Background(), []replicator.Place{{Identity: w.sites["ap"].Identity(), Repository: app}}); err != nil {
+			t.Fatal(err)
+		}
+		ev := w.event("eu", app, "v1", image.Digest())
+		ev.Cause, ev.Destinations = causeVerify, []string{"ap"}
+		w.accept(ev)
+		w.proven("ap", app, "v1", image)
+		if r, _ := w.record("ap", app, "v1"); !r.Unconfirmed {
+			t.Errorf("record %+v", r)
+		}
+		if len(w.found(replicator.FindingSourceIncomplete)) == 0 {
+			t.Errorf("nobody is told:\n%s", w.describe())
+		}
+		next := ocitest.Image("next", 1)
+		w.push("eu", app, "v1", next)
+		w.proven("ap", app, "v1", next)
+		w.rest()
+	})
+}
 
 // An elsewhere asks one place after the other.
 func TestElsewhere(t *testing.T) {

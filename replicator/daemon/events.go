@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/twinport/twinport/replicator"
@@ -16,7 +17,14 @@ import (
 const (
 	causeTimed    = "push"
 	causeReceived = "push, time of receipt"
+	// causeVerify: the event asks for what a destination lost, by its record.
+	causeVerify = "verify"
+	// causeSweep begins those of a sweep, which has read what it tells.
+	causeSweep = "sweep: "
 )
+
+// sightingAge is how old what a sweep has read may be when it is told of.
+const sightingAge = time.Minute
 
 // Accept is the door for every event, told by a webhook or found by a sweep:
 // it plans the jobs and commits them before it returns. accepted counts the
@@ -37,8 +45,8 @@ func (d *Daemon) Accept(ctx context.Context, events []replicator.Event, findings
 		if ev.Tag == "" || len(decision.Jobs) == 0 && ev.Action != replicator.Delete {
 			continue
 		}
-		if ev.Digest == "" && ev.Action == replicator.Push {
-			continue
+		if ev.Digest == "" && ev.Action == replicator.Push || ev.Cause == causeVerify {
+			continue // it tells nothing of what the source's tag names
 		}
 		reg, ok := st.Registries[ev.Registry]
 		if !ok {
@@ -47,6 +55,9 @@ func (d *Daemon) Accept(ctx context.Context, events []replicator.Event, findings
 		state := replicator.TagState{
 			Place: replicator.Place{Registry: ev.Registry, Identity: reg.Client.Identity(), Repository: ev.Repository},
 			Tag:   ev.Tag, Digest: ev.Digest, At: ev.PushedAt, Cause: ev.Cause,
+		}
+		if strings.HasPrefix(ev.Cause, causeSweep) {
+			state.SeenAt = ev.ReceivedAt.Add(-sightingAge)
 		}
 		if ev.Action == replicator.Delete {
 			state.Digest, state.Cause = "", "deleted"

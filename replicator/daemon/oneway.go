@@ -50,7 +50,7 @@ func (r *run) oneWayOnce(ctx context.Context, src *Registry, targets []*target, 
 	<-resolved
 	r.step()
 	if srcErr != nil {
-		r.sourceLacks(ctx, repo, r.unconfirmed(ctx, src, looked, srcErr), srcErr)
+		r.sourceLacks(ctx, repo, r.withoutSource(ctx, src, looked, srcErr), srcErr)
 		return nil
 	}
 

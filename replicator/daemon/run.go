@@ -354,14 +354,21 @@ func (r *run) sourceLacks(ctx context.Context, repo oci.Repository, targets []*t
 			break
 		}
 	}
+	var dangling []*target
 	for _, t := range targets {
 		switch {
 		case lerr != nil:
 			r.fail(ctx, t.job, fmt.Errorf("the source has no such tag, and its tags cannot be listed to be sure: %w", lerr))
 		case listed:
-			r.fail(ctx, t.job, fmt.Errorf("the source lists the tag but does not give it: %w", err))
+			dangling = append(dangling, t)
 		default:
 			r.gone(t.job, "the source no longer has the tag")
+		}
+	}
+	if len(dangling) > 0 {
+		err = fmt.Errorf("the source lists the tag but does not give it: %w", err)
+		for _, t := range r.lostAtSource(ctx, dangling, err) {
+			r.fail(ctx, t.job, err)
 		}
 	}
 }

@@ -238,7 +238,7 @@ func (d *Daemon) emit(ctx context.Context, st *State, route plan.Route, o SweepO
 		if !ok {
 			ev = &replicator.Event{
 				Action: replicator.Push, Registry: route.From, Repository: f.SourceRepository, Tag: f.Tag, Digest: f.Digest,
-				PushedAt: pushed, ReceivedAt: now, Lane: lane, Cause: "sweep: " + string(f.Reason), Full: o.Full,
+				PushedAt: pushed, ReceivedAt: now, Lane: lane, Cause: causeSweep + string(f.Reason), Full: o.Full,
 			}
 			byTag[k] = ev
 			events = append(events, ev)

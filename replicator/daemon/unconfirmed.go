@@ -23,13 +23,9 @@ const (
 	confirmAgain = time.Minute
 )
 
-// unconfirmed moves tags whose source is gone to the newest push the journal
-// knows, with the content of places that proved it. It gives back the targets
-// that have to wait for the source; why is what the source's tag gave.
-//
-// Only what was proven there, or nothing, is moved away from: whether what
-// somebody put there meanwhile may go is the source's to say.
-func (r *run) unconfirmed(ctx context.Context, src *Registry, targets []*target, why error) (left []*target) {
+// withoutSource moves tags whose source is gone. It gives back the targets that
+// have to wait for the source; why is what the source's tag gave.
+func (r *run) withoutSource(ctx context.Context, src *Registry, targets []*target, why error) (left []*target) {
 	var lost []*target
 	for _, t := range targets {
 		if r.sourceGone(src, t.route) {
@@ -41,10 +37,37 @@ func (r *run) unconfirmed(ctx context.Context, src *Registry, targets []*target,
 	if len(lost) == 0 {
 		return left
 	}
+	return append(left, r.unconfirmed(ctx, delivery{src: src, gone: true}, lost, why)...)
+}
+
+// lostAtSource moves tags that the source lists and has lost the manifest of.
+func (r *run) lostAtSource(ctx context.Context, targets []*target, why error) (left []*target) {
+	src := r.state.Registries[targets[0].job.Source.Registry]
+	if targets[0].route.SourceGone == 0 || targets[0].job.Flow != replicator.OneWay {
+		return targets
+	}
+	if _, fallback, _ := oci.CompanionSubject(targets[0].job.Tag); fallback {
+		return targets
+	}
+	for _, t := range targets {
+		r.note(t.job, r.finding(t.job, replicator.FindingSourceIncomplete, bounded(why.Error()),
+			"push it again, or remove the tag; until then the newest push that is known is what the tag stands for"))
+	}
+	return r.unconfirmed(ctx, delivery{src: src, gone: true, dangling: true}, targets, why)
+}
+
+// unconfirmed moves tags to the newest push the journal knows, with the content
+// of places that proved it; way says why the source is not asked. It gives back
+// the targets that have to wait for the source.
+//
+// Only what was proven there, or nothing, is moved away from: whether what
+// somebody put there meanwhile may go is the source's to say.
+func (r *run) unconfirmed(ctx context.Context, way delivery, lost []*target, why error) (left []*target) {
 	first := lost[0].job
+	way.place, way.tag = first.Source, first.Tag
 	newest, known, err := r.newestPush(ctx, first.Source, first.Tag)
 	if err != nil || !known {
-		return targets
+		return lost
 	}
 	var moving []*target
 	for _, t := range lost {
@@ -57,21 +80,21 @@ func (r *run) unconfirmed(ctx context.Context, src *Registry, targets []*target,
 		}
 		switch action, preserve := oneWay(newest.Digest, t.present, proven, false); {
 		case action == nothing && t.known && t.record.Unconfirmed && t.record.Digest == newest.Digest:
-			r.awaitSource(t, newest.Digest)
+			r.awaitSource(way, t, newest.Digest)
 		case action == nothing && !t.known:
-			moving = append(moving, r.standUnconfirmed(ctx, src, t, newest.Digest)...)
+			moving = append(moving, r.standUnconfirmed(ctx, way, t, newest.Digest)...)
 		case action == forward && !preserve && !t.record.PushedAt.After(newest.At):
 			moving = append(moving, t)
 		default:
 			left = append(left, t)
 		}
 	}
-	return append(left, r.fromElsewhere(ctx, src, first.Tag, newest.Digest, moving, why)...)
+	return append(left, r.fromElsewhere(ctx, way, newest.Digest, moving, why)...)
 }
 
 // fromElsewhere delivers a digest to targets without their source. It gives
 // back those for whom no other place has it.
-func (r *run) fromElsewhere(ctx context.Context, src *Registry, tag string, wanted digest.Digest, targets []*target, why error) (left []*target) {
+func (r *run) fromElsewhere(ctx context.Context, way delivery, wanted digest.Digest, targets []*target, why error) (left []*target) {
 	if len(targets) == 0 {
 		return nil
 	}
@@ -85,10 +108,8 @@ func (r *run) fromElsewhere(ctx context.Context, src *Registry, tag string, want
 			left = append(left, group...)
 			continue
 		}
-		from := delivery{
-			src: src, place: group[0].job.Source, tag: tag, gone: true,
-			repo: newElsewhere(list[0].repo, repositories(list)...), identity: list[0].place.Identity,
-		}
+		from := way
+		from.repo, from.identity = newElsewhere(list[0].repo, repositories(list)...), list[0].place.Identity
 		root, err := from.repo.FetchManifest(ctx, wanted.String())
 		if err != nil {
 			for _, t := range group {
@@ -107,7 +128,7 @@ func (r *run) fromElsewhere(ctx context.Context, src *Registry, tag string, want
 
 // standUnconfirmed proves a tag that names the newest push already; it gives
 // back the target where content is missing.
-func (r *run) standUnconfirmed(ctx context.Context, src *Registry, t *target, wanted digest.Digest) []*target {
+func (r *run) standUnconfirmed(ctx context.Context, way delivery, t *target, wanted digest.Digest) []*target {
 	report, err := verify.Image(ctx, t.repo, t.job.Tag, r.proof(ctx, t.place, nil))
 	switch {
 	case errors.Is(err, oci.ErrNotFound), err == nil && len(report.Missing) > 0:
@@ -120,14 +141,14 @@ func (r *run) standUnconfirmed(ctx context.Context, src *Registry, t *target, wa
 		r.fail(ctx, t.job, err)
 		return nil
 	}
-	r.done(t, delivery{src: src, place: t.job.Source, tag: t.job.Tag, gone: true}, wanted, report.Bytes, nil)
+	r.done(t, way, wanted, report.Bytes, nil)
 	return nil
 }
 
 // stillGone gives an error where the source of an unconfirmed move answers
 // again: then it decides.
 func (r *run) stillGone(from delivery, t *target) error {
-	if r.sourceGone(from.src, t.route) {
+	if from.dangling || r.sourceGone(from.src, t.route) {
 		return nil
 	}
 	return fmt.Errorf("%s answers again, and decides: %w", from.place.Registry, oci.ErrInterrupted)
@@ -135,18 +156,22 @@ func (r *run) stillGone(from delivery, t *target) error {
 
 // awaitSource leaves a job waiting for its source: what was moved is proven,
 // and lag counts on until the source has said that it is the latest push.
-func (r *run) awaitSource(t *target, d digest.Digest) {
+func (r *run) awaitSource(way delivery, t *target, d digest.Digest) {
 	r.set(journal.Outcome{
 		ID: t.job.ID, Generation: t.job.Generation, State: replicator.Waiting, Digest: d,
-		NextAttempt: r.now().Add(confirmAgain), Error: unconfirmedError(t),
+		NextAttempt: r.now().Add(confirmAgain), Error: unconfirmedError(way, t),
 	})
 }
 
-func unconfirmedError(t *target) *replicator.JobError {
+func unconfirmedError(way delivery, t *target) *replicator.JobError {
+	trouble := "does not answer"
+	if way.dangling {
+		trouble = "has lost what its tag names"
+	}
 	return &replicator.JobError{
 		Kind: kindUnconfirmed,
-		Message: fmt.Sprintf("%s does not answer: the tag was moved to the newest push that is known, from another destination, and is checked when it does",
-			t.job.Source.Registry),
+		Message: fmt.Sprintf("%s %s: the tag was moved to the newest push that is known, from another destination, and is checked against the source when it can be",
+			t.job.Source.Registry, trouble),
 		Hint: "nothing to do; it counts as behind until the source has confirmed it",
 	}
 }

@@ -257,7 +257,7 @@ func (v *verification) behind(ctx context.Context, e expectation) {
 	now := v.now()
 	err := v.acceptPatiently(ctx, []replicator.Event{{
 		Action: replicator.Push, Registry: e.route.From, Repository: e.record.Source.Repository, Tag: e.tag, Digest: e.digest,
-		PushedAt: now, ReceivedAt: now, Lane: replicator.LaneManual, Cause: "verify", Destinations: []string{e.place.Registry},
+		PushedAt: now, ReceivedAt: now, Lane: replicator.LaneManual, Cause: causeVerify, Destinations: []string{e.place.Registry},
 	}})
 	if err != nil && ctx.Err() == nil {
 		v.failed(fmt.Errorf("queue %s:%s: %w", e.place, e.tag, err))

@@ -2,8 +2,10 @@ package journal
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/twinport/twinport/replicator"
 )
@@ -124,3 +126,28 @@ func (h *harness) job(destination, tag string) (replicator.Job, error) {
 	}
 	return jobs[0], nil
 }
+
+var _ = holds("what a tag was read to name comes after what was told before the reading", func(t *testing.T, h *harness) {
+	minute := func(n int) time.Time { return start.Add(time.Duration(n) * time.Minute) }
+	add := func(s replicator.TagState) {
+		must(h.Accept(ctx0, Intake{History: []replicator.TagState{s}}))(t)
+	}
+	add(h.state("v1", "one", minute(5)))
+	swept := h.state("v1", "two", minute(0)) // pushed at some time after the last sweep
+	swept.SeenAt = minute(15)
+	add(swept)
+	if diff := cmp.Diff([]digest.Digest{dgst("two"), dgst("one")}, h.history("v1", nil)); diff != "" {
+		t.Error(diff)
+	}
+	when := minute(10)
+	if got := h.history("v1", &when); got[0] != dgst("one") {
+		t.Errorf("after ten minutes it named %s", got[0])
+	}
+	add(h.state("v1", "three", minute(16))) // told of a push after the reading
+	late := h.state("v1", "two", minute(0))
+	late.SeenAt = minute(15)
+	add(late)
+	if got := h.history("v1", nil); got[0] != dgst("three") {
+		t.Errorf("a reading took the place of a later push: %v", got)
+	}
+})

@@ -60,6 +60,9 @@ func (b *batch) addTagState(s replicator.TagState) error {
 		}
 	}
 	named := string(s.Digest)
+	if seen := micros(s.SeenAt); last.n > 0 && at < last.at && last.at < seen && last.digest != named {
+		at = seen
+	}
 	if last.n > 0 && at < last.at {
 		return b.addEarlierState(k, at, named, s.Cause, last)
 	}
