@@ -123,8 +123,8 @@ func (w *walk) levels(ctx context.Context) error {
 		for _, desc := range manifests {
 			group.Go(func() error { return w.lookAtManifest(within, desc) })
 		}
-		for _, desc := range blobs {
-			group.Go(func() error { return w.lookAtBlob(within, desc) })
+		for _, some := range w.batches(blobs) {
+			group.Go(func() error { return w.lookAtBlobs(within, some) })
 		}
 		if err := group.Wait(); err != nil {
 			return err
@@ -198,11 +198,15 @@ func (w *walk) count(what *int, bytes int64) {
 	}
 }
 
-func (w *walk) lookAtBlob(ctx context.Context, desc v1.Descriptor) error {
+// lookAtBlob proves one blob; known is what a batch has said of it.
+func (w *walk) lookAtBlob(ctx context.Context, desc v1.Descriptor, known func(v1.Descriptor) error) error {
 	var err error
-	if w.options.Deep {
+	switch {
+	case w.options.Deep:
 		err = w.read(ctx, desc)
-	} else {
+	case known != nil:
+		err = known(desc)
+	default:
 		err = w.ask(ctx, desc)
 	}
 	w.count(&w.report.Blobs, desc.Size)
@@ -226,9 +230,15 @@ func (w *walk) ask(ctx context.Context, desc v1.Descriptor) error {
 
 func (w *walk) stat(ctx context.Context, desc v1.Descriptor) error {
 	size, err := w.dst.Stat(oci.WithOperation(ctx, oci.OpBlobHead), desc.Digest)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
+	}
+	return w.sized(ctx, desc, size)
+}
+
+// sized judges a blob by the size that the registry tells, -1: none.
+func (w *walk) sized(ctx context.Context, desc v1.Descriptor, size int64) error {
+	switch {
 	case size >= 0 && size != desc.Size:
 		return fmt.Errorf("it has %d bytes, not %d: %w", size, desc.Size, oci.ErrMismatch)
 	case size < 0 && desc.Size <= maxUnsized:
