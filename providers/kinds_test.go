@@ -50,23 +50,26 @@ func testContract(t *testing.T, upstream http.Handler) {
 		"quay": {&providertest.Quay{Fake: account(&providertest.Fake{Tokens: true, Page: 100}, "team+robot")}, all},
 		"ghcr": {
 			&providertest.GHCR{Fake: account(&providertest.Fake{Tokens: true}, "robot"), Referrers: http.StatusSeeOther},
-			without(func(s *providertest.Suite) { begins(s); s.Catalog = false }),
+			without(func(s *providertest.Suite) { begins(s); s.Catalog, s.NoDeletes = false, true }),
 		},
 		"dockerhub": {
-			&providertest.DockerHub{Fake: account(&providertest.Fake{Tokens: true, TokenSeconds: 300}, "robot"), Private: true},
+			&providertest.DockerHub{Fake: account(&providertest.Fake{Tokens: true, TokenSeconds: 300, Deletes: providertest.DeletesDigests}, "robot"), Private: true},
 			without(func(s *providertest.Suite) { s.Resume, s.Catalog = false, false }),
 		},
 		"gitea": {
-			&providertest.Gitea{Fake: account(&providertest.Fake{Tokens: true}, "robot"), Owners: []string{"contract"}},
+			&providertest.Gitea{Fake: account(&providertest.Fake{Tokens: true, Deletes: providertest.DeletesLast}, "robot"), Owners: []string{"contract"}},
 			without(begins),
 		},
 		"gitlab": {
-			&providertest.GitLab{Fake: account(&providertest.Fake{Tokens: true, TokenSeconds: 300, NoReferrers: true}, "robot"), Projects: []string{"contract"}},
+			&providertest.GitLab{Fake: account(&providertest.Fake{Tokens: true, TokenSeconds: 300, NoReferrers: true, Deletes: providertest.DeletesDigests}, "robot"), Projects: []string{"contract"}},
 			without(begins),
 		},
-		"nexus": {&providertest.Nexus{Fake: account(&providertest.Fake{}, "robot"), Old: true}, without(begins)},
+		"nexus": {
+			&providertest.Nexus{Fake: account(&providertest.Fake{Deletes: providertest.DeletesDigests}, "robot"), Old: true},
+			without(func(s *providertest.Suite) { begins(s); s.NoDeletes = true }),
+		},
 		"artifactory": {
-			&providertest.Artifactory{Fake: account(&providertest.Fake{Tokens: true}, "robot"), Keys: []string{"contract"}}, all,
+			&providertest.Artifactory{Fake: account(&providertest.Fake{Tokens: true, Deletes: providertest.DeletesDigests}, "robot"), Keys: []string{"contract"}}, all,
 		},
 	} {
 		t.Run(kind, func(t *testing.T) {

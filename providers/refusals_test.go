@@ -54,6 +54,15 @@ func TestRefusals(t *testing.T) {
 		_, err := reg.Repository("team/app").Resolve(t.Context(), "v1")
 		return err
 	}
+	untag := func(t *testing.T, reg oci.Registry) error {
+		if err := push(t.Context(), reg.Repository("team/app"), "v1"); err != nil {
+			t.Fatal(err)
+		}
+		return reg.Repository("team/app").(oci.TagDeleter).DeleteTag(t.Context(), "v1")
+	}
+	deletes := func(how providertest.Deletes) *providertest.Fake {
+		return account(&providertest.Fake{Tokens: true, Deletes: how}, "robot")
+	}
 	short := func(t *testing.T, reg oci.Registry) error { return push(t.Context(), reg.Repository("app"), "v1") }
 	for name, c := range map[string]struct {
 		kind   string
@@ -73,21 +82,40 @@ func TestRefusals(t *testing.T) {
 		"ghcr, a fine-grained token": {
 			"ghcr", &providertest.GHCR{Fake: tokens(), Scopes: "permission_denied: The token provided does not match expected scopes."}, nil, one, oci.ErrDenied, "classic",
 		},
-		"ghcr, wrong token":            {"ghcr", &providertest.GHCR{Fake: tokens()}, wrong, pull, oci.ErrDenied, "classic"},
-		"docker hub, wrong password":   {"dockerhub", &providertest.DockerHub{Fake: tokens()}, wrong, pull, oci.ErrDenied, "personal access token"},
-		"docker hub, immutable":        {"dockerhub", &providertest.DockerHub{Fake: immutable()}, nil, two, oci.ErrImmutable, "settings"},
-		"gitea, no such owner":         {"gitea", &providertest.Gitea{Fake: tokens()}, nil, one, oci.ErrRepositoryUnknown, "organization"},
-		"gitea, quota":                 {"gitea", &providertest.Gitea{Fake: tokens(), Owners: []string{"team"}, Full: true}, nil, one, oci.ErrRefused, "quota"},
-		"gitea, wrong token":           {"gitea", &providertest.Gitea{Fake: tokens()}, wrong, pull, oci.ErrDenied, "read:package"},
-		"gitlab, no project":           {"gitlab", &providertest.GitLab{Fake: tokens()}, nil, one, oci.ErrDenied, "create the project"},
-		"gitlab, a protected tag":      {"gitlab", &providertest.GitLab{Fake: tokens(), Projects: []string{"team/app"}, Protected: "v1"}, nil, one, oci.ErrImmutable, "protection rule"},
-		"gitlab, wrong token":          {"gitlab", &providertest.GitLab{Fake: tokens()}, wrong, pull, oci.ErrDenied, "read_registry"},
-		"nexus, no redeploy":           {"nexus", &providertest.Nexus{Fake: tokens(), NoRedeploy: true}, nil, two, oci.ErrImmutable, "Disable redeploy"},
-		"nexus, read-only":             {"nexus", &providertest.Nexus{Fake: tokens(), ReadOnly: true}, nil, one, oci.ErrRefused, "Read-only"},
-		"nexus, wrong password":        {"nexus", &providertest.Nexus{Fake: tokens()}, wrong, pull, oci.ErrDenied, "Bearer Token Realm"},
-		"artifactory, no repository":   {"artifactory", &providertest.Artifactory{Fake: tokens()}, nil, one, oci.ErrRepositoryUnknown, "create a local Docker repository"},
-		"artifactory, no overwriting":  {"artifactory", &providertest.Artifactory{Fake: tokens(), Keys: []string{"team"}, NoOverwrite: true}, nil, two, oci.ErrDenied, "Delete/Overwrite"},
-		"artifactory, wrong password":  {"artifactory", &providertest.Artifactory{Fake: tokens()}, wrong, pull, oci.ErrDenied, "Read on the repository"},
+		"ghcr, wrong token":                {"ghcr", &providertest.GHCR{Fake: tokens()}, wrong, pull, oci.ErrDenied, "classic"},
+		"docker hub, wrong password":       {"dockerhub", &providertest.DockerHub{Fake: tokens()}, wrong, pull, oci.ErrDenied, "personal access token"},
+		"docker hub, immutable":            {"dockerhub", &providertest.DockerHub{Fake: immutable()}, nil, two, oci.ErrImmutable, "settings"},
+		"gitea, no such owner":             {"gitea", &providertest.Gitea{Fake: tokens()}, nil, one, oci.ErrRepositoryUnknown, "organization"},
+		"gitea, quota":                     {"gitea", &providertest.Gitea{Fake: tokens(), Owners: []string{"team"}, Full: true}, nil, one, oci.ErrRefused, "quota"},
+		"gitea, wrong token":               {"gitea", &providertest.Gitea{Fake: tokens()}, wrong, pull, oci.ErrDenied, "read:package"},
+		"gitlab, no project":               {"gitlab", &providertest.GitLab{Fake: tokens()}, nil, one, oci.ErrDenied, "create the project"},
+		"gitlab, a protected tag":          {"gitlab", &providertest.GitLab{Fake: tokens(), Projects: []string{"team/app"}, Protected: "v1"}, nil, one, oci.ErrImmutable, "protection rule"},
+		"gitlab, wrong token":              {"gitlab", &providertest.GitLab{Fake: tokens()}, wrong, pull, oci.ErrDenied, "read_registry"},
+		"nexus, no redeploy":               {"nexus", &providertest.Nexus{Fake: tokens(), NoRedeploy: true}, nil, two, oci.ErrImmutable, "Disable redeploy"},
+		"nexus, read-only":                 {"nexus", &providertest.Nexus{Fake: tokens(), ReadOnly: true}, nil, one, oci.ErrRefused, "Read-only"},
+		"nexus, wrong password":            {"nexus", &providertest.Nexus{Fake: tokens()}, wrong, pull, oci.ErrDenied, "Bearer Token Realm"},
+		"artifactory, no repository":       {"artifactory", &providertest.Artifactory{Fake: tokens()}, nil, one, oci.ErrRepositoryUnknown, "create a local Docker repository"},
+		"artifactory, no overwriting":      {"artifactory", &providertest.Artifactory{Fake: tokens(), Keys: []string{"team"}, NoOverwrite: true}, nil, two, oci.ErrDenied, "Delete/Overwrite"},
+		"artifactory, wrong password":      {"artifactory", &providertest.Artifactory{Fake: tokens()}, wrong, pull, oci.ErrDenied, "Read on the repository"},
+		"deletes switched off":             {"oci", deletes(providertest.DeletesNothing), nil, untag, oci.ErrUnsupported, "storage.delete.enabled"},
+		"deletes by digest alone":          {"oci", deletes(providertest.DeletesNoTags), nil, untag, oci.ErrUnsupported, "from version 3"},
+		"ghcr, a tag alone":                {"ghcr", &providertest.GHCR{Fake: tokens()}, nil, untag, oci.ErrUnsupported, "version"},
+		"nexus, a tag alone":               {"nexus", &providertest.Nexus{Fake: tokens()}, nil, untag, oci.ErrUnsupported, "in Nexus"},
+		"quay, an immutable tag to delete": {"quay", &providertest.Quay{Fake: immutable()}, nil, untag, oci.ErrImmutable, "immutability policy"},
+		"gitlab, a protected tag to delete": {
+			"gitlab", &providertest.GitLab{Fake: tokens(), Projects: []string{"team/app"}, Kept: "v1"}, nil, untag, oci.ErrDenied, "Maintainer",
+		},
+		"artifactory, no key to delete by": {"artifactory", &providertest.Artifactory{Fake: tokens(), Keys: []string{"team"}}, nil, untag, oci.ErrUnsupported, "KEY"},
+		"artifactory, no right to delete": {
+			"artifactory", &providertest.Artifactory{Fake: tokens(), Keys: []string{"team"}, NoOverwrite: true},
+			func(s *generic.Spec) { s.Prefix = "team" },
+			func(t *testing.T, reg oci.Registry) error {
+				if err := push(t.Context(), reg.Repository("app"), "v1"); err != nil {
+					t.Fatal(err)
+				}
+				return reg.Repository("app").(oci.TagDeleter).DeleteTag(t.Context(), "v1")
+			}, oci.ErrDenied, "Delete/Overwrite",
+		},
 		"docker hub, an official name": {"dockerhub", &providertest.DockerHub{Fake: tokens()}, nil, short, nil, ""},
 	} {
 		err := c.do(t, serve(t, c.kind, c.fake, c.change))

@@ -2,6 +2,7 @@ package acr_test
 
 import (
 	"encoding/pem"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -20,7 +21,7 @@ const (
 	client = "66666666-7777-8888-9999-000000000000"
 )
 
-func all() []string { return []string{"pull", "push", "metadata_read", "catalog"} }
+func all() []string { return []string{"pull", "push", "metadata_read", "catalog", "delete"} }
 
 func secret(s string) generic.Secret { return func() (string, error) { return s, nil } }
 
@@ -87,7 +88,7 @@ func over(t *testing.T, spec generic.Spec, rt http.RoundTripper) *acr.Registry {
 func TestContract(t *testing.T) {
 	for name, before := range map[string]func(*testing.T) http.Handler{"memory": nil, "distribution": distribution} {
 		t.Run(name, func(t *testing.T) {
-			fake := &providertest.ACR{Upstream: &providertest.Fake{}}
+			fake := &providertest.ACR{Upstream: &providertest.Fake{Deletes: providertest.DeletesDigests}}
 			if before != nil {
 				fake.Upstream.Upstream = before(t)
 			}
@@ -102,4 +103,20 @@ func TestContract(t *testing.T) {
 
 func distribution(t *testing.T) http.Handler {
 	return providertest.Proxy(providertest.Distribution(t, ""))
+}
+
+func TestDeleteOfALockedTag(t *testing.T) {
+	fake := &providertest.ACR{Upstream: &providertest.Fake{}}
+	repo := open(t, world(t, fake)).Repository("team/app").(*acr.Repository)
+	providertest.PushImage(t, repo, "v1", nil)
+	fake.Locked = []string{"team/app:v1"}
+	var refused *oci.RegistryError
+	if err := repo.DeleteTag(t.Context(), "v1"); !errors.Is(err, oci.ErrRefused) || !errors.As(err, &refused) || !strings.Contains(refused.Hint, "locked") {
+		t.Errorf("a locked tag: %v", err)
+	}
+	fake.Locked, fake.May = nil, []string{"pull", "push"}
+	repo = open(t, world(t, &providertest.ACR{Upstream: fake.Upstream, May: []string{"pull", "push"}})).Repository("team/app").(*acr.Repository)
+	if err := repo.DeleteTag(t.Context(), "v1"); !errors.Is(err, oci.ErrDenied) || !errors.As(err, &refused) || !strings.Contains(refused.Hint, "AcrDelete") {
+		t.Errorf("an identity that may not: %v", err)
+	}
 }

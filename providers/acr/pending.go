@@ -53,6 +53,12 @@ func (p *pending) note(repository, reference string) {
 	p.since[place{repository, reference}] = now
 }
 
+func (p *pending) forget(repository, reference string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.since, place{repository, reference})
+}
+
 func (p *pending) recent(repository, reference string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

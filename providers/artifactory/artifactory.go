@@ -16,6 +16,7 @@ import (
 func New(spec generic.Spec, rt http.RoundTripper) (*generic.Registry, error) {
 	return generic.NewWith(spec, rt, generic.Ways{
 		Resume: true, NoTag: isUntagged, Repositories: repositories(strings.Trim(spec.Prefix, "/")), Classify: classify,
+		DeleteTag: deleteTag, DropsUntagged: true,
 	})
 }
 
@@ -42,6 +43,9 @@ func classify(op oci.Operation, err *oci.RegistryError) {
 		err.Kind = oci.ErrRepositoryUnknown
 		err.Hint = "create a local Docker repository in Artifactory whose key is the first part of the name"
 	case err.Status != http.StatusUnauthorized && err.Status != http.StatusForbidden:
+	case op == oci.OpDelete:
+		err.Kind = oci.ErrDenied
+		err.Hint = "give the account Delete/Overwrite on the repository"
 	case push:
 		err.Kind = oci.ErrDenied
 		err.Hint = "give the account Read, Deploy/Cache and Delete/Overwrite on the repository"

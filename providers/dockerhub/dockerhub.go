@@ -33,7 +33,7 @@ func New(spec generic.Spec, rt http.RoundTripper) (*generic.Registry, error) {
 	}
 	h := &hub{}
 	r, err := generic.NewWith(spec, rt, generic.Ways{
-		Name: officialName, Tags: h.tags, Repositories: noCatalog, Classify: classify,
+		Name: officialName, Tags: h.tags, DeleteTag: h.deleteTag, DropsUntagged: true, Repositories: noCatalog, Classify: classify,
 	})
 	if err != nil {
 		return nil, err
@@ -73,6 +73,9 @@ func classify(op oci.Operation, err *oci.RegistryError) {
 		err.Kind = oci.ErrRefused
 		err.Hint = "the plan's private repositories are used up; make the repository by hand as a public one, or raise the plan"
 	case err.Status != http.StatusUnauthorized && err.Status != http.StatusForbidden:
+	case op == oci.OpDelete:
+		err.Kind = oci.ErrDenied
+		err.Hint = "log in with a personal access token that may read, write and delete"
 	case op == oci.OpToken:
 		err.Kind = oci.ErrDenied
 		err.Hint = "check username and password; with two-factor authentication the password is a personal access token, for an organization its name with an organization access token"

@@ -89,18 +89,34 @@ func (h *hub) tags(ctx context.Context, r *generic.Registry, full string) iter.S
 
 // ask asks as whom the config names; a login that is refused is made anew once.
 func (h *hub) ask(ctx context.Context, r *generic.Registry, u *url.URL, what string) ([]byte, error) {
+	return h.send(ctx, r, u, generic.Request{Operation: oci.OpList, What: what, Limit: maxPage})
+}
+
+func (h *hub) send(ctx context.Context, r *generic.Registry, u *url.URL, request generic.Request) ([]byte, error) {
 	for again := false; ; again = true {
 		login, err := h.login(ctx, r, again)
 		if err != nil {
 			return nil, err
 		}
-		answer, err := r.AskAt(ctx, u, login, generic.Request{Operation: oci.OpList, What: what, Limit: maxPage})
+		answer, err := r.AskAt(ctx, u, login, request)
 		var refused *oci.RegistryError
 		if err != nil && !again && login != "" && errors.As(err, &refused) && refused.Status == http.StatusUnauthorized {
 			continue
 		}
 		return answer.Body, err
 	}
+}
+
+// deleteTag removes a tag by the Hub's API, as its own tools do: the image
+// stays under its other tags.
+func (h *hub) deleteTag(ctx context.Context, r *generic.Registry, full, tag string) error {
+	u := *h.base
+	u.Path = "/v2/repositories/" + full + "/tags/" + tag + "/"
+	_, err := h.send(ctx, r, &u, generic.Request{
+		Operation: oci.OpDelete, What: "DELETE tag " + full + ":" + tag, Method: http.MethodDelete,
+		Accept: []int{http.StatusNoContent, http.StatusOK, http.StatusAccepted},
+	})
+	return err
 }
 
 // login changes user and token for a JWT of the API (`POST /v2/auth/token`);

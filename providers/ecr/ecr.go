@@ -52,6 +52,7 @@ type service interface {
 	setLifecycle(ctx context.Context, repository, policy string) error
 	// remove takes away a repository that holds no image.
 	remove(ctx context.Context, repository string) error
+	deleteTag(ctx context.Context, repository, tag string) error
 }
 
 // A Host is what the name of a private registry tells: account and region,

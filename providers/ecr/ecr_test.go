@@ -67,7 +67,7 @@ func TestContract(t *testing.T) {
 			providertest.Run(t, s)
 		})
 	}
-	run("private", whole, &providertest.ECR{}, nil)
+	run("private", whole, &providertest.ECR{Registry: providertest.Fake{Deletes: providertest.DeletesDigests}}, nil)
 	run("prefix", whole, &providertest.ECR{}, func(s *generic.Spec) { s.Prefix = "team/x" })
 	run("tokens that end", whole, &providertest.ECR{TokenUses: 3}, nil)
 	run("role", whole, &providertest.ECR{Role: "arn:aws:iam::123456789012:role/twinport", ExternalID: "x"}, func(s *generic.Spec) {
@@ -370,4 +370,22 @@ func TestCABundle(t *testing.T) {
 	}
 	t.Setenv("AWS_CA_BUNDLE", bundle)
 	providertest.PushImage(t, open(t).Repository("team/app"), "v1", nil)
+}
+
+// TestDeletes: BatchDeleteImage answers 200 whatever became of the image.
+func TestDeletes(t *testing.T) {
+	untag := func(e *providertest.ECR) error {
+		repo := start(t, e, nil)(t).Repository("team/app")
+		providertest.PushImage(t, repo, "v1", nil)
+		return repo.(oci.TagDeleter).DeleteTag(t.Context(), "v1")
+	}
+	var refused *oci.RegistryError
+	err := untag(&providertest.ECR{Referenced: []string{"team/app:v1"}, CreateOnPush: true})
+	if !errors.Is(err, oci.ErrRefused) || !errors.As(err, &refused) || !strings.Contains(refused.Hint, "multi-platform") {
+		t.Errorf("an image that an index keeps: %v", err)
+	}
+	err = untag(&providertest.ECR{Denied: []string{"ecr:BatchDeleteImage"}, CreateOnPush: true})
+	if !errors.Is(err, oci.ErrDenied) || !errors.As(err, &refused) || !strings.Contains(refused.Hint, "ecr:BatchDeleteImage") {
+		t.Errorf("an identity that may not: %v", err)
+	}
 }

@@ -26,8 +26,8 @@ var roles = []struct{ permission, role string }{
 func classify(op oci.Operation, err *oci.RegistryError) {
 	message := strings.ToLower(err.Message)
 	switch {
-	case op == oci.OpManifestWrite && err.Status < 500 && strings.Contains(message, "immutab"):
-		// With immutable tags every move of a tag is refused, `latest` too, with
+	case (op == oci.OpManifestWrite || op == oci.OpDelete) && err.Status < 500 && strings.Contains(message, "immutab"):
+		// With immutable tags every move and removal of a tag is refused, `latest` too, with
 		// 400 or 409 and a sentence (Artifact Registry, "Immutable tags").
 		err.Kind = oci.ErrImmutable
 		err.Hint = "the repository has immutable tags; push to one without, or leave the tag out by tags.exclude"

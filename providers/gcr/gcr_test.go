@@ -1,6 +1,7 @@
 package gcr_test
 
 import (
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -93,4 +94,15 @@ func TestContract(t *testing.T) {
 
 func distribution(t *testing.T) http.Handler {
 	return providertest.Proxy(providertest.Distribution(t, ""))
+}
+
+func TestDeleteOfAnImmutableTag(t *testing.T) {
+	fake := &providertest.Google{Upstream: &providertest.Fake{}}
+	spec := world(t, fake)
+	repo := open(t, spec).Repository("app").(*gcr.Repository)
+	providertest.PushImage(t, repo, "v1", nil)
+	fake.Immutable = fake.Repositories
+	if err := repo.DeleteTag(t.Context(), "v1"); !errors.Is(err, oci.ErrImmutable) {
+		t.Errorf("an immutable tag: %v", err)
+	}
 }

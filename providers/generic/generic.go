@@ -109,6 +109,11 @@ type Ways struct {
 	// of the provider's own. Where that gives nothing the catalog does;
 	// ErrUnlistable says that there is none to ask.
 	Repositories func(ctx context.Context, r *Registry) iter.Seq2[string, error]
+	// DeleteTag, where set, removes one tag by an API of the provider's own; full
+	// is as with Tags.
+	DeleteTag func(ctx context.Context, r *Registry, full, tag string) error
+	// DropsUntagged: a manifest goes with the last of its tags.
+	DropsUntagged bool
 	// NoCatalogScope: the realm knows no scope for the catalog.
 	NoCatalogScope bool
 	// OwnScopes: tokens are asked for our scopes alone, whatever a challenge names.

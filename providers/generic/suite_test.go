@@ -62,8 +62,8 @@ func TestContract(t *testing.T) {
 	run("tokens", whole, &providertest.Fake{Username: "robot", Password: "s3cr3t-password", Tokens: true, Page: 10, MaxPage: 100}, account)
 	run("prefix", whole, &providertest.Fake{Page: 3}, func(s *generic.Spec) { s.Prefix = "team/x" })
 	poor := whole
-	poor.Catalog, poor.Mount, poor.Ranges, poor.Referrers = false, false, false, false
-	run("poor", poor, &providertest.Fake{NoCatalog: true, NoMount: true, NoRanges: true, NoReferrers: true}, nil)
+	poor.Catalog, poor.Mount, poor.Ranges, poor.Referrers, poor.NoDeletes = false, false, false, false, true
+	run("poor", poor, &providertest.Fake{NoCatalog: true, NoMount: true, NoRanges: true, NoReferrers: true, Deletes: providertest.DeletesNothing}, nil)
 
 	quiet := registry.Logger(log.New(io.Discard, "", 0))
 	log.SetOutput(io.Discard) // the in-memory registry writes mismatches there

@@ -22,6 +22,8 @@ func New(spec generic.Spec, rt http.RoundTripper) (*generic.Registry, error) {
 	spec.Auth = spec.Auth.TokenAs("token") // any user goes with a token
 	return generic.NewWith(spec, rt, generic.Ways{
 		ThrottledReferrers: true, Repositories: noCatalog, Classify: classify,
+		// The packages API deletes versions: a manifest with all its tags.
+		DeleteTag: generic.NoTagDeletes("GitHub deletes an image with all its tags, never a tag alone", "delete the version in the package's settings, if nobody needs its other tags"),
 	})
 }
 

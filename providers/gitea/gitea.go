@@ -14,7 +14,7 @@ import (
 // begins anew: what it left lies on the server's own disk until it is cleared.
 func New(spec generic.Spec, rt http.RoundTripper) (*generic.Registry, error) {
 	spec.Auth = spec.Auth.TokenAs("token") // any user goes with a token
-	return generic.NewWith(spec, rt, generic.Ways{Classify: classify})
+	return generic.NewWith(spec, rt, generic.Ways{DropsUntagged: true, Classify: classify})
 }
 
 func classify(op oci.Operation, err *oci.RegistryError) {

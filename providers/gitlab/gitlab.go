@@ -15,7 +15,8 @@ import (
 func New(spec generic.Spec, rt http.RoundTripper) (*generic.Registry, error) {
 	spec.Auth = spec.Auth.TokenAs("oauth2") // any user goes with a token
 	return generic.NewWith(spec, rt, generic.Ways{
-		Repositories: repositories(strings.Trim(spec.Prefix, "/")), Tags: (&lister{}).tags, Classify: classify,
+		Repositories: repositories(strings.Trim(spec.Prefix, "/")), Tags: (&lister{}).tags,
+		DeleteTag: deleteTag, Classify: classify,
 	})
 }
 

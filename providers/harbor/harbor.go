@@ -12,7 +12,7 @@ import (
 // New gives a client; every request goes through rt.
 func New(spec generic.Spec, rt http.RoundTripper) (*Registry, error) {
 	r, err := generic.NewWith(spec, rt, generic.Ways{
-		Resume: true, Tags: tags, Repositories: repositories(spec.Prefix), Classify: classify,
+		Resume: true, Tags: tags, DeleteTag: deleteTag, Repositories: repositories(spec.Prefix), Classify: classify,
 	})
 	if err != nil {
 		return nil, err
@@ -28,6 +28,9 @@ func classify(op oci.Operation, err *oci.RegistryError) {
 	case op == oci.OpCreate && (err.Status == http.StatusUnauthorized || err.Status == http.StatusForbidden):
 		err.Kind = oci.ErrDenied
 		err.Hint = "give the account the right to create projects (a system robot account), or create the project by hand"
+	case op == oci.OpDelete && (err.Status == http.StatusUnauthorized || err.Status == http.StatusForbidden):
+		err.Kind = oci.ErrDenied
+		err.Hint = "give the account the right to delete tags (a robot account's \"Tag: Delete\")"
 	case err.Code == "PROJECTPOLICYVIOLATION":
 		err.Kind = oci.ErrDenied
 		err.Hint = "the project's policy keeps this image from being pulled (unsigned or vulnerable); change the policy or exempt the account"

@@ -51,7 +51,7 @@ func dial(t *testing.T, host, prefix string) *harbor.Registry {
 }
 
 func TestContract(t *testing.T) {
-	host := serve(t, &providertest.Harbor{Fake: &providertest.Fake{}, Projects: []string{"contract"}})
+	host := serve(t, &providertest.Harbor{Fake: &providertest.Fake{Deletes: providertest.DeletesDigests}, Projects: []string{"contract"}})
 	providertest.Run(t, providertest.Suite{
 		Catalog: true, Mount: true, Ranges: true, Referrers: true, Strict: true, Resume: true, SHA512: true,
 		Open: func(t *testing.T) oci.Registry { return dial(t, host, "") },
@@ -156,7 +156,10 @@ func TestRefusals(t *testing.T) {
 		kind error
 		hint string
 	}{
-		"immutable tag":  {push("held/app"), oci.ErrImmutable, "immutability rule"},
+		"immutable tag": {push("held/app"), oci.ErrImmutable, "immutability rule"},
+		"immutable tag to delete": {
+			reg.Repository("held/app").(oci.TagDeleter).DeleteTag(t.Context(), "v1"), oci.ErrImmutable, "immutability rule",
+		},
 		"no project":     {push("absent/app"), oci.ErrRepositoryUnknown, "create the project"},
 		"quota":          {push("full/app"), oci.ErrRefused, "quota"},
 		"project policy": {func() error { _, err := reg.Repository("guarded/app").FetchManifest(t.Context(), "v1"); return err }(), oci.ErrDenied, "policy"},

@@ -17,7 +17,12 @@ func New(spec generic.Spec, rt http.RoundTripper) (*generic.Registry, error) {
 	if spec.Auth.Token != nil {
 		return nil, fmt.Errorf("registry %s: Nexus takes no bare token: give username and password, or the two parts of a user token: %w", spec.Name, oci.ErrInvalid)
 	}
-	return generic.NewWith(spec, rt, generic.Ways{UnsureHead: true, Classify: classify})
+	return generic.NewWith(spec, rt, generic.Ways{
+		UnsureHead: true, Classify: classify,
+		// By its own API, at an address that the connector's does not tell, Nexus
+		// deletes components; by the registry's, digests with all their tags.
+		DeleteTag: generic.NoTagDeletes("Nexus deletes no tag alone by the registry's API", "delete the tag in Nexus (Browse, or a cleanup policy)"),
+	})
 }
 
 func classify(op oci.Operation, err *oci.RegistryError) {

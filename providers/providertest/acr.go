@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"sort"
 	"strconv"
@@ -182,6 +183,8 @@ func reply(w http.ResponseWriter, doc any) {
 	_ = json.NewEncoder(w).Encode(doc)
 }
 
+var acrTag = regexp.MustCompile(`^/acr/v1/(.+)/_tags/([^/]+)$`)
+
 // ServeHTTP is the registry.
 func (a *ACR) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.log(r)
@@ -199,7 +202,10 @@ func (a *ACR) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	parts := fakePaths.FindStringSubmatch(r.URL.Path)
 	list, tags := "", strings.HasPrefix(r.URL.Path, "/acr/v1/") && strings.HasSuffix(r.URL.Path, "/_tags")
 	scopes := scopesOf(r, parts)
+	untag := acrTag.FindStringSubmatch(r.URL.Path)
 	switch {
+	case untag != nil:
+		scopes = []string{"repository:" + untag[1] + ":delete"}
 	case r.URL.Path == "/acr/v1/_catalog":
 		scopes = []string{"registry:catalog:*"}
 	case tags:
@@ -211,6 +217,12 @@ func (a *ACR) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	switch {
+	case untag != nil && r.Method == http.MethodDelete && slices.Contains(a.Locked, untag[1]+":"+untag[2]):
+		Fail(w, http.StatusMethodNotAllowed, "REGISTRY_DISALLOWED_OPERATION", "The operation is disallowed on this registry, repository or image.")
+	case untag != nil && r.Method == http.MethodDelete && a.Upstream.Untag(untag[1], untag[2], false):
+		w.WriteHeader(http.StatusAccepted)
+	case untag != nil:
+		Fail(w, http.StatusNotFound, "TAG_UNKNOWN", "the specified tag does not exist")
 	case r.URL.Path == "/acr/v1/_catalog":
 		a.list(w, r, "repositories", a.Upstream.Repos(), nil)
 	case tags && !a.Upstream.Has(list):

@@ -23,6 +23,11 @@ func (a *Artifactory) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.keyCatalog(w, r, strings.TrimSuffix(key, "/v2/_catalog"))
 		return
 	}
+	if folder, ok := strings.CutPrefix(r.URL.Path, "/artifactory/"); ok && r.Method == http.MethodDelete {
+		a.note(r)
+		a.deleteFolder(w, r, folder)
+		return
+	}
 	repo, _, _, writing := writes(r)
 	key, _, _ := strings.Cut(repo, "/")
 	_, _, moving := a.moves(r)
@@ -41,6 +46,21 @@ func (a *Artifactory) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		addTags(w, r, a.Fake, "sha256:"+hex, "sha256__"+hex)
 	default:
 		a.Fake.ServeHTTP(w, r)
+	}
+}
+
+// deleteFolder removes what a path names: a tag, whose manifest lies in it.
+func (a *Artifactory) deleteFolder(w http.ResponseWriter, r *http.Request, folder string) {
+	at := strings.LastIndexByte(folder, '/')
+	switch {
+	case !a.basic(r):
+		answer(w, http.StatusUnauthorized, map[string]any{"errors": []map[string]any{{"status": 401, "message": "Bad credentials"}}})
+	case a.NoOverwrite:
+		answer(w, http.StatusForbidden, map[string]any{"errors": []map[string]any{{"status": 403, "message": "Not enough permissions to delete/overwrite artifact '" + folder + "'"}}})
+	case at < 0 || !a.Untag(folder[:at], folder[at+1:], true):
+		answer(w, http.StatusNotFound, map[string]any{"errors": []map[string]any{{"status": 404, "message": "Could not locate artifact '" + folder + "'"}}})
+	default:
+		w.WriteHeader(http.StatusNoContent)
 	}
 }
 

@@ -30,6 +30,8 @@ type DockerHub struct {
 	pulls atomic.Int64
 }
 
+var hubTag = regexp.MustCompile(`^/v2/repositories/([^/]+/[^/]+)/tags/([^/]+)/$`)
+
 var hubTags = regexp.MustCompile(`^/v2/namespaces/([^/]+)/repositories/([^/]+)/tags$`)
 
 const hubToken = "token-of-the-hub's-api"
@@ -42,6 +44,18 @@ func (h *DockerHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if parts := hubTags.FindStringSubmatch(r.URL.Path); parts != nil {
 		h.note(r)
 		h.tags(w, r, parts[1]+"/"+parts[2])
+		return
+	}
+	if parts := hubTag.FindStringSubmatch(r.URL.Path); parts != nil && r.Method == http.MethodDelete {
+		h.note(r)
+		switch {
+		case r.Header.Get("Authorization") != "Bearer "+hubToken:
+			answer(w, http.StatusUnauthorized, map[string]string{"message": "unauthorized"})
+		case !h.Untag(parts[1], parts[2], true):
+			answer(w, http.StatusNotFound, map[string]string{"message": "object not found"})
+		default:
+			w.WriteHeader(http.StatusNoContent)
+		}
 		return
 	}
 	parts := fakePaths.FindStringSubmatch(r.URL.Path)

@@ -37,6 +37,8 @@ type ECR struct {
 	// NoReferrers answers 405 to the referrers API, NoMounts 202 to mounts: the
 	// account's setting.
 	NoReferrers, NoMounts bool
+	// Referenced are images, as name:tag, that an index of theirs keeps.
+	Referenced []string
 	// Told is given each push as EventBridge tells it, before it is answered.
 	Told func(event []byte)
 

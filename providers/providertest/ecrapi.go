@@ -31,6 +31,7 @@ type ecrRequest struct {
 	Tags                               []struct{ Key, Value string }
 	LifecyclePolicyText                string
 	Filter                             struct{ TagStatus string }
+	ImageIDs                           []struct{ ImageTag, ImageDigest string } `json:"imageIds"`
 }
 
 func apiFault(w http.ResponseWriter, status int, code, message string) {
@@ -95,6 +96,8 @@ func (e *ECR) serveAPI(w http.ResponseWriter, r *http.Request) {
 		e.describeRepositories(w, in)
 	case "DescribeImages":
 		e.describeImages(w, in)
+	case "BatchDeleteImage":
+		e.batchDelete(w, in)
 	case "CreateRepository":
 		e.createRepository(w, in)
 	case "DeleteRepository":
@@ -282,6 +285,35 @@ func (e *ECR) describeImages(w http.ResponseWriter, in ecrRequest) {
 		list = append(list, image)
 	}
 	ecrAnswer(w, map[string]any{"imageDetails": list, "nextToken": next})
+}
+
+// batchDelete answers 200 whatever became of each image. One that an index of
+// the repository names stays.
+func (e *ECR) batchDelete(w http.ResponseWriter, in ecrRequest) {
+	name := e.whole(in.RepositoryName)
+	if _, there := e.Made(name); !there {
+		e.unknown(w, name)
+		return
+	}
+	deleted, failures := []any{}, []any{}
+	for _, id := range in.ImageIDs {
+		shown := map[string]string{"imageTag": id.ImageTag}
+		fail := func(code, reason string) {
+			failures = append(failures, map[string]any{"imageId": shown, "failureCode": code, "failureReason": reason})
+		}
+		switch {
+		case id.ImageTag == "" || id.ImageDigest != "":
+			fail("InvalidImageTag", "this fake deletes by tag alone: by digest all tags would go")
+		case e.Registry.Tag(name, id.ImageTag) == "":
+			fail("ImageNotFound", "Requested image not found")
+		case slices.Contains(e.Referenced, name+":"+id.ImageTag):
+			fail("ImageReferencedByManifestList", "Requested image referenced by manifest list")
+		default:
+			e.Registry.Untag(name, id.ImageTag, true)
+			deleted = append(deleted, shown)
+		}
+	}
+	ecrAnswer(w, map[string]any{"imageIds": deleted, "failures": failures})
 }
 
 func (e *ECR) createRepository(w http.ResponseWriter, in ecrRequest) {

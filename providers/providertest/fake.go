@@ -38,6 +38,8 @@ type Fake struct {
 	NoDelete bool
 	// Immutable refuses to move tags, even to what they name.
 	Immutable bool
+	// Deletes is what becomes of a DELETE of a manifest.
+	Deletes Deletes
 	// Blobs is the address to which blob reads are redirected, empty: none.
 	Blobs string
 	// Before sees every request first; true means that it has answered.
@@ -257,8 +259,12 @@ func Fail(w http.ResponseWriter, status int, code, message string) {
 func (f *Fake) manifest(w http.ResponseWriter, r *http.Request, name, reference string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if r.Method == http.MethodPut {
+	switch r.Method {
+	case http.MethodPut:
 		f.putManifest(w, r, name, reference)
+		return
+	case http.MethodDelete:
+		f.deleteManifest(w, name, reference)
 		return
 	}
 	if f.repos[name] == nil {

@@ -17,8 +17,8 @@ type GitLab struct {
 	*Fake
 	// Projects are those that exist, by path.
 	Projects []string
-	// Protected is a tag that may not be written.
-	Protected string
+	// Protected is a tag that may not be written, Kept one that may not be deleted.
+	Protected, Kept string
 	// NoAPI: the token has no read_api.
 	NoAPI bool
 	// Database: the registry has one, and with it the API at /gitlab/v1.
@@ -141,6 +141,10 @@ func (g *GitLab) api(w http.ResponseWriter, r *http.Request, path string) {
 		return
 	}
 	kind, rest, _ := strings.Cut(path, "/")
+	if r.Method == http.MethodDelete {
+		g.deleteTag(w, rest)
+		return
+	}
 	escaped, ok := strings.CutSuffix(rest, "/registry/repositories")
 	name, err := url.PathUnescape(escaped)
 	if !ok || err != nil || strings.Contains(escaped, "/") {
@@ -159,9 +163,33 @@ func (g *GitLab) api(w http.ResponseWriter, r *http.Request, path string) {
 	found := []map[string]any{}
 	for i, repo := range g.Repos() {
 		if project := g.project(repo); project == name || isGroup && strings.HasPrefix(project, name+"/") {
-			found = append(found, map[string]any{"id": i, "path": repo})
+			found = append(found, map[string]any{"id": i + 1, "path": repo})
 		}
 	}
 	cut, _ := page(found, n, size)
 	answer(w, http.StatusOK, cut)
+}
+
+// deleteTag takes PROJECT/registry/repositories/ID/tags/TAG, the project escaped.
+func (g *GitLab) deleteTag(w http.ResponseWriter, path string) {
+	parts := strings.Split(path, "/")
+	if len(parts) != 6 || parts[1] != "registry" || parts[2] != "repositories" || parts[4] != "tags" {
+		answer(w, http.StatusNotFound, map[string]string{"error": "404 Not Found"})
+		return
+	}
+	project, _ := url.PathUnescape(parts[0])
+	id, err := strconv.Atoi(parts[3])
+	all := g.Repos()
+	if err != nil || id < 1 || id > len(all) || g.project(all[id-1]) != project {
+		answer(w, http.StatusNotFound, map[string]string{"message": "404 Not found"})
+		return
+	}
+	switch tag := parts[5]; {
+	case tag == g.Kept && tag != "":
+		answer(w, http.StatusForbidden, map[string]string{"message": "403 Forbidden"})
+	case !g.Untag(all[id-1], tag, false):
+		answer(w, http.StatusNotFound, map[string]string{"message": "404 Tag Not Found"})
+	default:
+		answer(w, http.StatusOK, map[string]any{})
+	}
 }

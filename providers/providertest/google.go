@@ -381,6 +381,8 @@ func (g *Google) repository(w http.ResponseWriter, r *http.Request, parts []stri
 		Fail(w, http.StatusNotFound, "NAME_UNKNOWN", `Repository "`+name+`" not found`)
 	case r.Method == http.MethodPatch && r.Header.Get("Content-Range") != "":
 		Fail(w, http.StatusBadRequest, "UNSUPPORTED", "chunked uploads are not supported")
+	case r.Method == http.MethodDelete && parts[2] == "manifests" && immutable && g.Upstream.Tag(parts[1], parts[3]) != "":
+		Fail(w, http.StatusBadRequest, "FAILED_PRECONDITION", "Deleting tag "+parts[1]+":"+parts[3]+" failed: the repository has enabled tag immutability")
 	case r.Method == http.MethodPut && parts[2] == "manifests" && immutable && g.Upstream.Tag(parts[1], parts[3]) != "":
 		Fail(w, http.StatusBadRequest, "FAILED_PRECONDITION", "Updating image "+parts[1]+":"+parts[3]+" failed: the repository has enabled tag immutability")
 	case parts[2] == "tags":

@@ -28,7 +28,10 @@ type Harbor struct {
 	DenyAPI bool
 }
 
-var harborArtifacts = regexp.MustCompile(`^/api/v2\.0/projects/([^/]+)/repositories/([^/]+)/artifacts$`)
+var (
+	harborArtifacts = regexp.MustCompile(`^/api/v2\.0/projects/([^/]+)/repositories/([^/]+)/artifacts$`)
+	harborTag       = regexp.MustCompile(`^/api/v2\.0/projects/([^/]+)/repositories/([^/]+)/artifacts/([^/]+)/tags/([^/]+)$`)
+)
 
 // ServeHTTP serves /v2/ and /api/v2.0/.
 func (h *Harbor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -68,6 +71,10 @@ func (h *Harbor) api(w http.ResponseWriter, r *http.Request) {
 		h.projects(w, r)
 		return
 	}
+	if parts := harborTag.FindStringSubmatch(r.URL.EscapedPath()); parts != nil && r.Method == http.MethodDelete {
+		h.deleteTag(w, parts[1], parts[2], parts[3], parts[4])
+		return
+	}
 	n, _ := strconv.Atoi(q.Get("page"))
 	size, _ := strconv.Atoi(q.Get("page_size"))
 	if size > 100 || size < 1 {
@@ -93,6 +100,27 @@ func (h *Harbor) api(w http.ResponseWriter, r *http.Request) {
 	}
 	cut, _ := page(found, n, size)
 	answer(w, http.StatusOK, cut)
+}
+
+// deleteTag removes a tag of the artifact that reference names.
+func (h *Harbor) deleteTag(w http.ResponseWriter, project, repository, reference, tag string) {
+	once, err := url.PathUnescape(repository)
+	name, err2 := url.PathUnescape(once)
+	if err != nil || err2 != nil || strings.Contains(once, "/") {
+		Fail(w, http.StatusBadRequest, "BAD_REQUEST", "encode the name twice")
+		return
+	}
+	full := project + "/" + name
+	switch {
+	case project == h.Rule:
+		Fail(w, http.StatusPreconditionFailed, "PRECONDITION", "the tag "+tag+" configured as immutable, cannot be deleted")
+	case h.Tag(full, reference) == "" || h.Tag(full, reference) != h.Tag(full, tag):
+		Fail(w, http.StatusNotFound, "NOT_FOUND", "artifact "+full+":"+reference+" not found")
+	case h.Untag(full, tag, false):
+		w.WriteHeader(http.StatusOK)
+	default:
+		Fail(w, http.StatusNotFound, "NOT_FOUND", "tag "+tag+" not found")
+	}
 }
 
 func (h *Harbor) project(name string) bool {

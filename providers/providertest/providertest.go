@@ -37,6 +37,8 @@ type Suite struct {
 	Resume bool
 	// SHA512: it takes sha512 blobs.
 	SHA512 bool
+	// NoDeletes: it removes no tag alone.
+	NoDeletes bool
 }
 
 // Bytes is a body held in memory.
@@ -146,6 +148,7 @@ func Run(t *testing.T, s Suite) {
 	t.Run("tags", func(t *testing.T) { testTags(t, s.Open(t).Repository(name())) })
 	t.Run("catalog", func(t *testing.T) { testCatalog(t, s, s.Open(t), name()) })
 	t.Run("referrers", func(t *testing.T) { testReferrers(t, s, s.Open(t).Repository(name())) })
+	t.Run("deletes", func(t *testing.T) { testDeletes(t, s, s.Open(t).Repository(name())) })
 	t.Run("names", func(t *testing.T) { testNames(t, s.Open(t)) })
 	t.Run("canceled", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())

@@ -28,7 +28,7 @@ func (q *Quay) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		q.tags(w, r, parts[1])
 		return
 	}
-	_, what, _, writing := writes(r)
+	repo, what, reference, writing := writes(r)
 	switch {
 	case isErase(r, fakePaths.FindStringSubmatch(r.URL.Path)) && q.bearer(r) && !q.denies("delete") && !q.ReadOnly:
 		// Who may write may delete: its realm knows no such action.
@@ -47,6 +47,14 @@ func (q *Quay) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/v2/_catalog" && q.bearer(r):
 		q.note(r)
 		q.catalog(w, r)
+	case writing && what == "manifests" && r.Method == http.MethodDelete && q.bearer(r) && !q.ReadOnly && !q.Immutable:
+		q.note(r)
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.deleteManifest(w, repo, reference)
+	case writing && what == "manifests" && r.Method == http.MethodDelete && q.bearer(r) && q.Immutable:
+		q.note(r)
+		Fail(w, http.StatusConflict, "TAG_IMMUTABLE", "tag '"+reference+"' is immutable")
 	case writing && q.ReadOnly:
 		Fail(w, http.StatusMethodNotAllowed, "DENIED", "System is currently read-only. Pulls will succeed but all write operations are currently suspended.")
 	case writing && q.Full && what == "blobs/uploads":

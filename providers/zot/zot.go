@@ -10,13 +10,18 @@ import (
 
 // New gives a client; every request goes through rt.
 func New(spec generic.Spec, rt http.RoundTripper) (*generic.Registry, error) {
-	return generic.NewWith(spec, rt, generic.Ways{Resume: true, Classify: classify})
+	return generic.NewWith(spec, rt, generic.Ways{Resume: true, DropsUntagged: true, Classify: classify})
 }
 
-// classify knows that zot takes OCI manifests alone unless told otherwise.
+// classify knows that zot takes OCI manifests alone unless told otherwise, and
+// that it keeps what an index names.
 func classify(op oci.Operation, err *oci.RegistryError) {
 	if op == oci.OpManifestWrite && err.Status == http.StatusUnsupportedMediaType {
 		err.Kind = oci.ErrUnsupported
 		err.Hint = `docker manifests need http.compat: ["docker2s2"] in zot's config`
+	}
+	if op == oci.OpDelete && err.Status == http.StatusMethodNotAllowed {
+		err.Kind = oci.ErrRefused
+		err.Hint = "zot removes no manifest that an index names; remove the index's tag first"
 	}
 }

@@ -12,7 +12,7 @@ import (
 )
 
 func TestContract(t *testing.T) {
-	server := httptest.NewServer(&providertest.Fake{Username: "robot", Password: "api-key-of-robot"})
+	server := httptest.NewServer(&providertest.Fake{Username: "robot", Password: "api-key-of-robot", Deletes: providertest.DeletesLast})
 	t.Cleanup(server.Close)
 	spec := generic.Spec{
 		Name: "zot", Kind: "zot", Host: strings.TrimPrefix(server.URL, "http://"), PlainHTTP: true,
