@@ -86,6 +86,12 @@ func printStatus(w io.Writer, o *options, s api.Status) error {
 			fmt.Fprintf(w, "%s at %s: %s\n", r.Route, r.Destination, plain(r.Reason))
 		}
 	}
+	for _, r := range s.Routes {
+		if r.Unconfirmed > 0 {
+			fmt.Fprintf(w, "%s at %s: %d of the proven were moved to the newest push known while %s does not answer; checked when it does\n",
+				plain(r.Route), plain(r.Destination), r.Unconfirmed, plain(r.Source))
+		}
+	}
 	if s.Daemon == nil {
 		fmt.Fprintln(w, "no daemon answered: this is what the journal says")
 	}

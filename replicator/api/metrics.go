@@ -94,23 +94,24 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	lagDesc        = desc("lag_seconds", "Now minus the earliest push that no proof covers; 0 when there is none.", "route", "destination")
-	stateDesc      = desc("rpo_state", "1 for the state the route's RPO is in there, 0 for the others.", "route", "destination", "state")
-	rpoDesc        = desc("rpo_seconds", "The lag the route promises.", "route")
-	routeDesc      = desc("route_info", "1, with the source registry, owner and contact as labels.", "route", "source", "owner", "contact")
-	jobsDesc       = desc("jobs", "Jobs by state and lane.", "state", "lane")
-	provenDesc     = desc("proven", "Tags and digests proven at a destination.", "route", "destination")
-	copiedDesc     = desc("copied_bytes_total", "Bytes written to a destination.", "route", "destination")
-	seenDesc       = desc("source_seen_age_seconds", "Time since the source was last compared in full; absent before the first time.", "route")
-	proofDesc      = desc("proof_age_seconds", "Age of the oldest proof at a destination.", "route", "destination")
-	findingsDesc   = desc("findings_total", "Findings told, by kind.", "kind")
-	spoolDesc      = desc("spool_bytes", "Bytes in the spool.")
-	journalDesc    = desc("journal_bytes", "Size of the journal's files.")
-	collectErrDesc = desc("collect_errors", "1 when the journal could not be read for this scrape.")
+	lagDesc         = desc("lag_seconds", "Now minus the earliest push that no proof covers; 0 when there is none.", "route", "destination")
+	stateDesc       = desc("rpo_state", "1 for the state the route's RPO is in there, 0 for the others.", "route", "destination", "state")
+	rpoDesc         = desc("rpo_seconds", "The lag the route promises.", "route")
+	routeDesc       = desc("route_info", "1, with the source registry, owner and contact as labels.", "route", "source", "owner", "contact")
+	jobsDesc        = desc("jobs", "Jobs by state and lane.", "state", "lane")
+	provenDesc      = desc("proven", "Tags and digests proven at a destination.", "route", "destination")
+	unconfirmedDesc = desc("unconfirmed", "Tags proven at a destination that were moved while their source did not answer.", "route", "destination")
+	copiedDesc      = desc("copied_bytes_total", "Bytes written to a destination.", "route", "destination")
+	seenDesc        = desc("source_seen_age_seconds", "Time since the source was last compared in full; absent before the first time.", "route")
+	proofDesc       = desc("proof_age_seconds", "Age of the oldest proof at a destination.", "route", "destination")
+	findingsDesc    = desc("findings_total", "Findings told, by kind.", "kind")
+	spoolDesc       = desc("spool_bytes", "Bytes in the spool.")
+	journalDesc     = desc("journal_bytes", "Size of the journal's files.")
+	collectErrDesc  = desc("collect_errors", "1 when the journal could not be read for this scrape.")
 )
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{lagDesc, stateDesc, rpoDesc, routeDesc, jobsDesc, provenDesc, copiedDesc, seenDesc, proofDesc, findingsDesc, spoolDesc, journalDesc, collectErrDesc} {
+	for _, d := range []*prometheus.Desc{lagDesc, stateDesc, rpoDesc, routeDesc, jobsDesc, provenDesc, unconfirmedDesc, copiedDesc, seenDesc, proofDesc, findingsDesc, spoolDesc, journalDesc, collectErrDesc} {
 		ch <- d
 	}
 }
@@ -173,6 +174,7 @@ func (c *collector) routes(status Status, gauge func(*prometheus.Desc, float64, 
 			gauge(stateDesc, v, r.Route, r.Destination, state)
 		}
 		gauge(provenDesc, float64(r.Proven), r.Route, r.Destination)
+		gauge(unconfirmedDesc, float64(r.Unconfirmed), r.Route, r.Destination)
 		if r.OldestProof != nil {
 			gauge(proofDesc, max(now.Sub(*r.OldestProof).Seconds(), 0), r.Route, r.Destination)
 		}

@@ -75,7 +75,7 @@ func TestMetrics(t *testing.T) {
 	rpo := 300.0
 	m := NewMetrics("1.2.3")
 	m.Collect(gauges{status: Status{Routes: []RouteStatus{
-		{Route: "prod", Source: "eu", Destination: "us", Lag: 12.5, RPO: &rpo, State: "missed", Proven: 4, LastSweep: Time(time.Now().Add(-time.Minute)), OldestProof: Time(time.Now().Add(-time.Hour)), Owner: "platform-team", Contact: "#oncall"},
+		{Route: "prod", Source: "eu", Destination: "us", Lag: 12.5, RPO: &rpo, State: "missed", Proven: 4, Unconfirmed: 1, LastSweep: Time(time.Now().Add(-time.Minute)), OldestProof: Time(time.Now().Add(-time.Hour)), Owner: "platform-team", Contact: "#oncall"},
 		{Route: "prod", Source: "eu", Destination: "ap", State: "seeding"},
 	}}})
 	m.Webhook("eu", 202)
@@ -96,6 +96,7 @@ func TestMetrics(t *testing.T) {
 		"twinport_rpo_seconds":               {"route=prod": 300},
 		"twinport_route_info":                {"contact=#oncall,owner=platform-team,route=prod,source=eu": 1},
 		"twinport_proven":                    {"destination=us,route=prod": 4, "destination=ap,route=prod": 0},
+		"twinport_unconfirmed":               {"destination=us,route=prod": 1, "destination=ap,route=prod": 0},
 		"twinport_copied_bytes_total":        {"destination=us,route=prod": 1234},
 		"twinport_findings_total":            {"kind=drift": 2},
 		"twinport_spool_bytes":               {"": 11},

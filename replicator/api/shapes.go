@@ -34,17 +34,19 @@ type RouteStatus struct {
 	RPO         *float64 `json:"rpo"`
 	State       string   `json:"state"`
 	// Reason says why the state is missed or unknown.
-	Reason    string     `json:"reason,omitempty"`
-	Waiting   int64      `json:"waiting"`
-	Running   int64      `json:"running"`
-	Failed    int64      `json:"failed"`
-	Refused   int64      `json:"refused"`
-	Held      int64      `json:"held"`
-	Proven    int64      `json:"proven"`
-	Remaining int64      `json:"remaining"`
-	LastSweep *time.Time `json:"lastSweep"`
-	LastProof *time.Time `json:"lastProof"`
-	Paused    bool       `json:"paused"`
+	Reason  string `json:"reason,omitempty"`
+	Waiting int64  `json:"waiting"`
+	Running int64  `json:"running"`
+	Failed  int64  `json:"failed"`
+	Refused int64  `json:"refused"`
+	Held    int64  `json:"held"`
+	Proven  int64  `json:"proven"`
+	// Unconfirmed of the proven tags were moved while the source did not answer.
+	Unconfirmed int64      `json:"unconfirmed"`
+	Remaining   int64      `json:"remaining"`
+	LastSweep   *time.Time `json:"lastSweep"`
+	LastProof   *time.Time `json:"lastProof"`
+	Paused      bool       `json:"paused"`
 	// SourceUp and DestinationUp are null where nobody asks them.
 	SourceUp      *bool  `json:"sourceUp"`
 	DestinationUp *bool  `json:"destinationUp"`

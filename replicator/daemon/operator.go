@@ -44,7 +44,7 @@ func showStatus(s Status, probed bool) api.RouteStatus {
 		Route: s.Route.Name, Source: s.Route.From, Destination: s.Destination, Lag: api.Seconds(s.Lag),
 		State: string(s.State), Reason: s.Reason,
 		Waiting: s.Waiting, Running: s.Running, Failed: s.Failed, Refused: s.Refused, Held: s.Held,
-		Proven: s.Proven, Remaining: s.Remaining,
+		Proven: s.Proven, Unconfirmed: s.Unconfirmed, Remaining: s.Remaining,
 		LastSweep: api.Time(s.LastSweep), LastProof: api.Time(s.LastProof), OldestProof: api.Time(s.OldestProof),
 		Paused: s.Paused, Owner: s.Route.Owner, Contact: s.Route.Contact,
 	}

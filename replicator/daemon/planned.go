@@ -168,6 +168,9 @@ func (d *Daemon) action(ctx context.Context, st *State, route plan.Route, f swee
 			a.Action, a.Reason = "skip", "the destination's tag was moved by somebody else; `drift: keep`"
 			return a, nil
 		}
+		if ok && record.Unconfirmed && record.Digest == f.Present {
+			a.Reason += "; it was moved there while the source did not answer"
+		}
 	}
 	root, err := src.FetchManifest(ctx, f.Digest.String())
 	if err != nil {
