@@ -246,11 +246,14 @@ func (r *run) putTag(ctx context.Context, from delivery, t *target) error {
 			return err
 		}
 	}
-	if t.intent {
+	if t.intent || t.known {
+		// Should we end before the record is written, whoever looks next finds a
+		// tag that is not as recorded: this says that it was us.
 		intent := replicator.Intent{At: t.place.Identity, Old: t.present, New: from.root.Digest}
 		if err := r.journal.Begin(ctx, r.claim, t.job.ID, intent); err != nil {
 			return fmt.Errorf("write down the tag's move: %w", err)
 		}
+		t.begun = append(t.begun, intent)
 	}
 	until := r.journal.ClaimUntil(r.claim)
 	if r.now().After(until.Add(-leaseMargin)) {
@@ -383,7 +386,7 @@ func (r *run) done(t *target, from delivery, d digest.Digest, bytes int64, lande
 		out.State, out.Counted, out.NextAttempt, out.Error = replicator.Waiting, false, now.Add(confirmAgain), unconfirmedError(from, t)
 	}
 	out.Records = []replicator.Record{record}
-	if t.intent || t.late {
+	if t.intent || len(t.begun) > 0 {
 		out.Base = d
 	}
 	if t.job.Tag != "" && t.present != d {

@@ -79,6 +79,41 @@ func TestDrift(t *testing.T) {
 	}
 }
 
+// A move whose end was not written down is not somebody else's.
+func TestAMoveThatEndedBeforeItsRecordIsNoDrift(t *testing.T) {
+	in(t, star(), func(w *world) {
+		eu, us := w.sites["eu"], w.sites["us"]
+		first, second := ocitest.Image("one", 1), ocitest.Image("two", 1)
+		w.push("eu", app, "v1", first)
+		w.proven("us", app, "v1", first)
+		w.rest()
+		cut := false
+		us.after(func(c ocitest.Call) {
+			if c.Method == ocitest.PutManifest && c.Reference == "v1" && !cut {
+				cut = true
+				us.setDown(true) // nothing of what follows the PUT is heard
+			}
+		})
+		w.push("eu", app, "v1", second)
+		w.until("moved", func() bool { return us.names(app, "v1") == second.Digest() })
+		eu.SetTag(app, "v1", first.Digest()) // a rollback
+		w.accept(w.event("eu", app, "v1", first.Digest()))
+		time.AfterFunc(time.Minute, func() { us.setDown(false) })
+		w.rest()
+		w.proven("us", app, "v1", first)
+		if f := w.found(replicator.FindingDrift); len(f) != 0 {
+			t.Errorf("findings:\n%s", w.describe())
+		}
+		// That move has ended: the next one is somebody else's.
+		us.SetTag(app, "v1", second.Digest())
+		w.accept(w.event("eu", app, "v1", first.Digest()))
+		w.rest()
+		if got := us.names(app, "v1"); got != second.Digest() || len(w.found(replicator.FindingDrift)) != 1 {
+			t.Errorf("the tag names %s\n%s", got, w.describe())
+		}
+	})
+}
+
 // Somebody moves the destination's tag while a long copy runs.
 func TestDriftDuringALongCopy(t *testing.T) {
 	in(t, star(), func(w *world) {

@@ -65,10 +65,10 @@ func (r *run) oneWayOnce(ctx context.Context, src *Registry, targets []*target, 
 		if t.known {
 			proven = t.record.Digest
 		}
-		action, preserve := oneWay(from.root.Digest, t.present, proven, t.route.Drift == "overwrite")
-		if action == keepDrift && r.cameLate(ctx, t) {
-			action, t.late = forward, true
+		if t.ours() {
+			proven = t.present
 		}
+		action, preserve := oneWay(from.root.Digest, t.present, proven, t.route.Drift == "overwrite")
 		switch action {
 		case nothing:
 			standing = append(standing, t)
@@ -264,6 +264,9 @@ func (r *run) stand(ctx context.Context, from delivery, targets []*target) (holl
 			(!t.known || t.job.Full || r.now().Sub(t.record.ReferrersAt) > referrersEvery/2)
 		if r.fresh(t, from.root.Digest) && !askReferrers {
 			out := journal.Outcome{ID: t.job.ID, Generation: t.job.Generation, State: replicator.Done, Digest: from.root.Digest}
+			if len(t.begun) > 0 {
+				out.Base = from.root.Digest
+			}
 			r.settled(t.job, from.root.Digest, &out)
 			r.set(out)
 			return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -213,17 +214,10 @@ func (r *run) late(ctx context.Context, from delivery, t *target, until time.Tim
 	}
 }
 
-// cameLate tells whether what a destination's tag names is a move of our own
-// that ended after its lease, and no drift.
-func (r *run) cameLate(ctx context.Context, t *target) bool {
-	base, err := r.journal.Base(ctx, t.job)
-	if err != nil {
-		return false
-	}
-	for _, intent := range base.Intents {
-		if intent.At == t.place.Identity && intent.Old == t.present {
-			return true
-		}
-	}
-	return false
+// ours tells whether what a destination's tag names is a move of our own whose
+// end is not on record: we ended before it was, or the PUT outlasted its lease.
+func (t *target) ours() bool {
+	return t.present != "" && slices.ContainsFunc(t.begun, func(i replicator.Intent) bool {
+		return i.At == t.place.Identity && (t.present == i.New || t.present == i.Old)
+	})
 }

@@ -50,10 +50,10 @@ type target struct {
 	known  bool // record is one
 	// preserve: present is not ours and is kept under a tag of its own.
 	preserve bool
-	// intent: the move is announced in the journal before the PUT.
+	// intent: the other end may be pushed to as well, and the two share a base.
 	intent bool
-	// late: present is what a move of ours left there after its lease.
-	late bool
+	// begun are moves of the tag whose end is not on record.
+	begun []replicator.Intent
 	// hollow: the tag is right and content is missing.
 	hollow bool
 	// asked: the source was asked for the root's referrers.
@@ -120,6 +120,13 @@ func (r *run) look(ctx context.Context, t *target) error {
 	t.record, t.known, err = r.journal.Record(ctx, t.place.Identity, t.place.Repository, t.job.Reference())
 	if err != nil {
 		return err
+	}
+	if t.known && t.job.Tag != "" {
+		base, err := r.journal.Base(ctx, t.job)
+		if err != nil {
+			return err
+		}
+		t.begun = base.Intents
 	}
 	t.looked = r.now()
 	// What is on record was put there after that listing, or is lost.
