@@ -111,7 +111,7 @@ func newFindingsAck(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d, err := openWriting(cmd.Context(), cfg, false)
+			d, err := openWriting(cmd.Context(), cfg, steering)
 			return with(d, err, func(op api.Operator) error {
 				changed, err := op.Acknowledge(cmd.Context(), args, actorName())
 				if err != nil {

@@ -189,7 +189,7 @@ func newJobsChange(o *options, verb string) *cobra.Command {
 			if err != nil {
 				return classified(err)
 			}
-			d, err := openWriting(cmd.Context(), cfg, false)
+			d, err := openWriting(cmd.Context(), cfg, steering)
 			return with(d, err, func(op api.Operator) error {
 				change := map[string]func(context.Context, journal.JobFilter, string) (api.Changed, error){"retry": op.Retry, "cancel": op.Cancel}[verb]
 				changed, err := change(cmd.Context(), filter, actorName())

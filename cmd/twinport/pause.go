@@ -25,7 +25,7 @@ func newPause(o *options, pause bool) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d, err := openWriting(cmd.Context(), cfg, false)
+			d, err := openWriting(cmd.Context(), cfg, steering)
 			return with(d, err, func(op api.Operator) error {
 				result, err := op.SetPaused(cmd.Context(), args[0], pause, actorName())
 				if err != nil {

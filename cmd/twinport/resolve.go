@@ -28,7 +28,7 @@ and is copied over the other, whose image stays there by its digest.`,
 			if err != nil {
 				return err
 			}
-			d, err := openWriting(cmd.Context(), cfg, false)
+			d, err := openWriting(cmd.Context(), cfg, steering)
 			return with(d, err, func(op api.Operator) error {
 				result, err := op.Resolve(cmd.Context(), api.ResolveRequest{Reference: args[0], Prefer: prefer}, actorName())
 				if err != nil {

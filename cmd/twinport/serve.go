@@ -75,7 +75,7 @@ func serve(ctx context.Context, o *options, cfg *config.Config, watcher *config.
 		return err
 	}
 	defer func() { _ = errors.Join(public.Close(), admin.Close()) }() // closed by Serve before
-	j, err := openJournal(ctx, cfg)
+	j, err := openServing(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
@@ -134,7 +134,7 @@ func (s *server) run(ctx context.Context, doors daemon.Doors, public, admin net.
 	}
 	if err == nil {
 		s.log.Info("serving", zap.String("version", version()), zap.String("listen", public.Addr().String()),
-			zap.String("admin", admin.Addr().String()), zap.String("data", cfg.Data),
+			zap.String("admin", admin.Addr().String()), zap.String("data", cfg.Data), zap.String("replica", s.journal.Replica()),
 			zap.Int("registries", len(cfg.Registries)), zap.Int("routes", len(cfg.Routes)))
 		g, gctx := errgroup.WithContext(work)
 		g.Go(func() error { return doors.Serve(gctx, public, admin) })
@@ -158,6 +158,30 @@ func (s *server) run(ctx context.Context, doors daemon.Doors, public, admin net.
 	err = errors.Join(err, <-journalEnded)
 	s.log.Info("stopped", zap.Error(err))
 	return err
+}
+
+// patientFor is how long a daemon that starts waits for its database.
+const patientFor = time.Minute
+
+// openServing opens the daemon's journal. A database that starts beside it, or
+// changes over to another, is waited for.
+func openServing(ctx context.Context, cfg *config.Config, log *zap.Logger) (*journal.Journal, error) {
+	o := journalOptions(cfg, journal.Serves)
+	o.TookOver = func(replica string, jobs int) {
+		log.Warn("a replica is dead, its jobs are handed out again", zap.String("replica", replica), zap.Int("jobs", jobs))
+	}
+	until := time.Now().Add(patientFor)
+	for {
+		j, err := openJournal(ctx, cfg, o)
+		if !errors.Is(err, journal.ErrUnavailable) || ctx.Err() != nil || time.Now().After(until) {
+			return j, err
+		}
+		log.Warn("waiting for the database", zap.Error(err))
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 func listen(cfg *config.Config) (public, admin net.Listener, err error) {
@@ -270,8 +294,8 @@ func (s *server) reloadConfig(ctx context.Context, why string) {
 	before := s.cfg.Load()
 	if cfg.Listen != before.Listen || cfg.Admin != before.Admin || cfg.Data != before.Data ||
 		cfg.Spool != before.Spool || cfg.Log != before.Log || (cfg.TLS.Cert == "") != (before.TLS.Cert == "") ||
-		cfg.History != before.History {
-		log.Warn("listen, admin, tls on or off, data, spool, history and log take effect at the next start; the rest is taken now")
+		cfg.History != before.History || cfg.Database.Origin() != before.Database.Origin() {
+		log.Warn("listen, admin, tls on or off, data, database, spool, history and log take effect at the next start; the rest is taken now")
 	}
 	st, err := newState(cfg, s.daemon.State(), s.metrics)
 	if err != nil {

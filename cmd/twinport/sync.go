@@ -35,7 +35,7 @@ stays queued for the next sync or daemon, and the exit code is 1.`,
 				return usage(fmt.Errorf("--retry-for %s: must be more than nothing", retryFor))
 			}
 			request.Routes, request.RetryFor = args, retryFor.Seconds()
-			d, err := openWriting(cmd.Context(), cfg, true)
+			d, err := openWriting(cmd.Context(), cfg, working)
 			return with(d, err, func(op api.Operator) error {
 				show := newProgress(os.Stderr, o.output == "json")
 				result, err := op.Sync(cmd.Context(), request, show.tell)

@@ -29,7 +29,7 @@ Exit code 1 when something is missing or corrupt, or could not be asked.`,
 				return err
 			}
 			request.Routes = args
-			d, err := openWriting(cmd.Context(), cfg, false)
+			d, err := openWriting(cmd.Context(), cfg, asking)
 			return with(d, err, func(op api.Operator) error {
 				show := newProgress(os.Stderr, true)
 				result, err := op.Verify(cmd.Context(), request, show.tell)

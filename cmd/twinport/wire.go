@@ -262,6 +262,23 @@ func newCopier(cfg *config.Config) *transfer.Copier {
 	return transfer.New(transfer.Options{SpoolDir: cfg.Spool.Path, SpoolMax: cfg.Spool.Max})
 }
 
+// newCommandCopier is one for a command beside a daemon that may use the same
+// data directory: it has a spool of its own, to be removed at the end.
+func newCommandCopier(cfg *config.Config) (c *transfer.Copier, remove func() error, err error) {
+	if cfg.Database.IsZero() {
+		return newCopier(cfg), func() error { return nil }, nil
+	}
+	if err := os.MkdirAll(cfg.Spool.Path, 0o700); err != nil {
+		return nil, nil, fmt.Errorf("spool: %w", err)
+	}
+	dir, err := os.MkdirTemp(cfg.Spool.Path, "command-")
+	if err != nil {
+		return nil, nil, fmt.Errorf("spool: %w", err)
+	}
+	remove = func() error { return os.RemoveAll(dir) }
+	return transfer.New(transfer.Options{SpoolDir: dir, SpoolMax: cfg.Spool.Max}), remove, nil
+}
+
 func newLog(cfg *config.Config) (*zap.Logger, error) {
 	level, err := zapcore.ParseLevel(cfg.Log.Level)
 	if err != nil {
@@ -281,14 +298,22 @@ func newLog(cfg *config.Config) (*zap.Logger, error) {
 	return c.Build()
 }
 
-// openJournal opens the data directory for writing; what stops it exits 1 with
-// what to do about it.
-func openJournal(ctx context.Context, cfg *config.Config) (*journal.Journal, error) {
-	j, err := journal.Open(ctx, journal.Options{Dir: cfg.Data})
-	if err != nil {
-		return nil, fmt.Errorf("data directory %s: %w", cfg.Data, err)
+// journalOptions say where the config has the journal.
+func journalOptions(cfg *config.Config, role journal.Role) journal.Options {
+	return journal.Options{Dir: cfg.Data, Database: secret(cfg.Database), Role: role}
+}
+
+// openJournal opens the journal for writing; what stops it exits 1 with what
+// to do about it.
+func openJournal(ctx context.Context, cfg *config.Config, o journal.Options) (*journal.Journal, error) {
+	j, err := journal.Open(ctx, o)
+	switch {
+	case err == nil:
+		return j, nil
+	case o.Database != nil && !errors.Is(err, journal.ErrLocked):
+		return nil, err
 	}
-	return j, nil
+	return nil, fmt.Errorf("data directory %s: %w", cfg.Data, err)
 }
 
 // actorName says who runs this command, for the audit.

@@ -169,7 +169,7 @@ func (d *Daemon) Swap(ctx context.Context, st *State, actor string) error {
 	close(d.swapped)
 	d.swapped = make(chan struct{})
 	d.mu.Unlock()
-	d.share()
+	d.Share()
 	return nil
 }
 
@@ -184,7 +184,7 @@ func (d *Daemon) reloaded() <-chan struct{} {
 // grace and hands back the rest. It returns once nothing of it runs any more;
 // the journal must still be running then.
 func (d *Daemon) Run(ctx context.Context, grace time.Duration) error {
-	d.share()
+	d.Share()
 	g, gctx := errgroup.WithContext(ctx)
 	drained := make(chan struct{})
 	g.Go(func() error {

@@ -79,11 +79,11 @@ func (d *Daemon) heartbeat(ctx context.Context) {
 	case err != nil:
 		d.log.Warn("renew the lease", zap.Error(err))
 	}
-	d.share()
+	d.Share()
 }
 
-// share divides what the registries bear among the replicas that work.
-func (d *Daemon) share() {
+// Share divides what the registries bear among the replicas that work.
+func (d *Daemon) Share() {
 	if !d.journal.Shared() {
 		return
 	}
@@ -98,6 +98,13 @@ func (d *Daemon) share() {
 	for _, b := range st.RouteBandwidth {
 		b.Share(n)
 	}
+}
+
+// Stay keeps this process among the replicas until ctx ends, for a command
+// that runs no jobs.
+func (d *Daemon) Stay(ctx context.Context) {
+	d.Share()
+	_ = d.beat(ctx, ctx.Done()) // which only ends
 }
 
 // leading runs f while this process is the one that sweeps and prunes; alone,

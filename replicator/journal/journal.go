@@ -28,9 +28,10 @@ import (
 type Options struct {
 	// Dir is the data directory, made where absent.
 	Dir string
-	// Database is the address (postgres://…) of a journal that several replicas
-	// share; empty: SQLite in Dir. Nothing of it is ever told.
-	Database string
+	// Database gives the address (postgres://…) of a journal that several
+	// replicas share; nil: SQLite in Dir. It is asked again at each connection,
+	// for user and password alone, and nothing of it is ever told.
+	Database func() (string, error)
 	// Role is what this process does with a shared journal.
 	Role Role
 	// TookOver, where not nil, is told of each dead replica whose jobs were
@@ -115,7 +116,7 @@ func Open(ctx context.Context, o Options) (*Journal, error) {
 	if o.Dir == "" {
 		return nil, errors.New("open journal: no data directory")
 	}
-	if o.Database != "" {
+	if o.Database != nil {
 		return openShared(ctx, o)
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -40,15 +41,16 @@ const (
 // A postgres is how to reach the database. Its errors name no password: the
 // driver's words about an address that cannot be read are never passed on.
 type postgres struct {
-	config *pgx.ConnConfig
-	key    int64  // of the advisory lock that writers take turns by
-	name   string // of the notifications' channel
+	address func() (string, error)
+	config  *pgx.ConnConfig
+	key     int64  // of the advisory lock that writers take turns by
+	name    string // of the notifications' channel
 }
 
-func newPostgres(address string) (*postgres, error) {
-	config, err := pgx.ParseConfig(address)
+func newPostgres(address func() (string, error)) (*postgres, error) {
+	config, err := parseAddress(address)
 	if err != nil {
-		return nil, errDatabaseURL
+		return nil, err
 	}
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = connectTime
@@ -72,12 +74,41 @@ func newPostgres(address string) (*postgres, error) {
 	if _, given := config.RuntimeParams["application_name"]; !given {
 		config.RuntimeParams["application_name"] = "twinport"
 	}
-	return &postgres{config: config}, nil
+	return &postgres{address: address, config: config}, nil
+}
+
+func parseAddress(address func() (string, error)) (*pgx.ConnConfig, error) {
+	text, err := address()
+	if err != nil {
+		return nil, fmt.Errorf("the database's address: %w", err)
+	}
+	if !strings.HasPrefix(text, "postgres://") && !strings.HasPrefix(text, "postgresql://") {
+		return nil, errDatabaseURL
+	}
+	config, err := pgx.ParseConfig(text)
+	if err != nil {
+		return nil, errDatabaseURL
+	}
+	return config, nil
+}
+
+// renewed puts in who we are by now: a password may have been changed since.
+func (p *postgres) renewed(_ context.Context, config *pgx.ConnConfig) error {
+	now, err := parseAddress(p.address)
+	if err != nil {
+		return err
+	}
+	config.User, config.Password = now.User, now.Password
+	return nil
 }
 
 // connect makes a connection for writing: what it commits is durable.
 func (p *postgres) connect(ctx context.Context) (*pgx.Conn, error) {
-	conn, err := pgx.ConnectConfig(ctx, p.config.Copy())
+	config := p.config.Copy()
+	if err := p.renewed(ctx, config); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, p.classify(err)
 	}
@@ -93,7 +124,7 @@ func (p *postgres) connect(ctx context.Context) (*pgx.Conn, error) {
 
 // pool is for reading.
 func (p *postgres) pool() *sql.DB {
-	db := stdlib.OpenDB(*p.config)
+	db := stdlib.OpenDB(*p.config, stdlib.OptionBeforeConnect(p.renewed))
 	db.SetMaxOpenConns(readers)
 	db.SetMaxIdleConns(readers)
 	db.SetConnMaxIdleTime(5 * time.Minute)
@@ -105,7 +136,7 @@ func (p *postgres) pool() *sql.DB {
 func (p *postgres) patientPool() *sql.DB {
 	config := p.config.Copy()
 	config.RuntimeParams["lock_timeout"], config.RuntimeParams["statement_timeout"] = "0", "0"
-	return stdlib.OpenDB(*config)
+	return stdlib.OpenDB(*config, stdlib.OptionBeforeConnect(p.renewed))
 }
 
 // place makes lock and channel the schema's own: several journals may live in

@@ -16,6 +16,7 @@ import (
 // What only replicas ask of their database.
 const (
 	pgReplicas  = `SELECT id, epoch, until, number, works FROM replicas`
+	pgWorking   = `SELECT COUNT(*) FROM replicas WHERE works = 1`
 	pgHeartbeat = `UPDATE replicas SET until = $3 WHERE id = $1 AND epoch = $2 RETURNING epoch`
 	pgJoin      = `INSERT INTO replicas (id, epoch, until, number, works) VALUES ($1, $2, $3, $4, $5)`
 	pgLeave     = `DELETE FROM replicas WHERE id = $1 AND epoch = $2`
@@ -85,6 +86,11 @@ func OpenSharedReadOnly(ctx context.Context, o Options) (*Journal, error) {
 	err = j.checkSchema(ctx, j.reads)
 	if err == nil {
 		_, err = j.names(ctx)
+	}
+	var working int64
+	if err == nil {
+		_, err = one(ctx, j.reads, pgWorking, nil, &working)
+		j.shared.sharers.Store(working + 1) // and who reads may ask registries, too
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open journal: %w", err), j.Close())
