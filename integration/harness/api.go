@@ -21,6 +21,7 @@ type RouteStatus struct {
 	Refused     int
 	Held        int
 	Proven      int
+	Unconfirmed int
 	Remaining   *int
 	LastSweep   *time.Time
 	LastProof   *time.Time
