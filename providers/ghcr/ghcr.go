@@ -44,6 +44,9 @@ func classify(op oci.Operation, err *oci.RegistryError) {
 		err.Kind = oci.ErrUnsupported
 		err.Hint = "ghcr.io deletes by the API of GitHub's packages alone"
 	case err.Status != http.StatusUnauthorized && err.Status != http.StatusForbidden:
+	case op == oci.OpDelete:
+		err.Kind = oci.ErrDenied
+		err.Hint = "ghcr.io deletes by the API of GitHub's packages alone"
 	case strings.Contains(message, "write_package"), strings.Contains(message, "create_package"), isPush(op):
 		err.Kind = oci.ErrDenied
 		err.Hint = "log in with a classic personal access token that has write:packages and, for packages that exist, write access there"

@@ -28,7 +28,7 @@ func classify(op oci.Operation, err *oci.RegistryError) {
 		err.Kind = oci.ErrRepositoryUnknown
 		err.Hint = "create the user or organization that the name begins with"
 	case err.Status != http.StatusUnauthorized && err.Status != http.StatusForbidden:
-	case push:
+	case push, op == oci.OpDelete:
 		err.Kind = oci.ErrDenied
 		err.Hint = "log in with an access token that has write:package, of a user who may write packages of that owner"
 	default:

@@ -34,6 +34,9 @@ func classify(op oci.Operation, err *oci.RegistryError) {
 		err.Kind = oci.ErrRefused
 		err.Hint = "GitLab's registry is read-only, as during its garbage collection"
 	case err.Status != http.StatusUnauthorized && err.Status != http.StatusForbidden:
+	case op == oci.OpDelete:
+		err.Kind = oci.ErrDenied
+		err.Hint = deleteHint
 	case push:
 		err.Kind = oci.ErrDenied
 		err.Hint = "create the project, turn its container registry on, and give the token write_registry (a user the role Developer)"

@@ -30,7 +30,7 @@ func classify(op oci.Operation, err *oci.RegistryError) {
 		err.Hint = "give the account the right to create projects (a system robot account), or create the project by hand"
 	case op == oci.OpDelete && (err.Status == http.StatusUnauthorized || err.Status == http.StatusForbidden):
 		err.Kind = oci.ErrDenied
-		err.Hint = "give the account the right to delete tags (a robot account's \"Tag: Delete\")"
+		err.Hint = "give the account the right to delete tags (a robot account's \"Tag: Delete\", and \"Artifact: Delete\"; a user's role Maintainer)"
 	case err.Code == "PROJECTPOLICYVIOLATION":
 		err.Kind = oci.ErrDenied
 		err.Hint = "the project's policy keeps this image from being pulled (unsigned or vulnerable); change the policy or exempt the account"
@@ -49,5 +49,16 @@ func classify(op oci.Operation, err *oci.RegistryError) {
 	case err.Status == http.StatusNotFound && strings.Contains(message, "project") && op != oci.OpManifestRead && op != oci.OpBlobRead:
 		err.Kind = oci.ErrRepositoryUnknown
 		err.Hint = "create the project in Harbor, or set create: {missing: true} for this registry"
+	case err.Status != http.StatusUnauthorized && err.Status != http.StatusForbidden:
+	case op == oci.OpManifestWrite || op == oci.OpUploadStart || op == oci.OpBlobWrite:
+		err.Kind = oci.ErrDenied
+		err.Hint = "give the robot account Repository: Push and Pull in the project (a user the role Developer)"
+	case op == oci.OpList:
+		err.Kind = oci.ErrDenied
+		err.Hint = "give the robot account Repository: List, Artifact: List and Tag: List in the project (a user the role Limited Guest), or check its secret"
+	case op == oci.OpToken || op == oci.OpPing:
+	default:
+		err.Kind = oci.ErrDenied
+		err.Hint = "give the robot account Repository: Pull in the project (a user the role Limited Guest), or check its secret"
 	}
 }

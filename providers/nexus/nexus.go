@@ -44,6 +44,9 @@ func classify(op oci.Operation, err *oci.RegistryError) {
 	case err.Status == http.StatusUnauthorized:
 		err.Kind = oci.ErrDenied
 		err.Hint = "check auth of this registry, and that the Docker Bearer Token Realm is active in Nexus (Security, Realms)"
+	case err.Status == http.StatusForbidden && op == oci.OpDelete:
+		err.Kind = oci.ErrDenied
+		err.Hint = "give the account nx-repository-view-docker-REPOSITORY-delete"
 	case err.Status == http.StatusForbidden && push:
 		err.Kind = oci.ErrDenied
 		err.Hint = "give the account nx-repository-view-docker-REPOSITORY-add, -edit, -read and -browse"

@@ -34,8 +34,6 @@ type Fake struct {
 	Page, MaxPage int
 	// NoCatalog, NoReferrers, NoMount, NoRanges leave abilities out.
 	NoCatalog, NoReferrers, NoMount, NoRanges bool
-	// NoDelete refuses deletions, as distribution does unless told otherwise.
-	NoDelete bool
 	// Immutable refuses to move tags, even to what they name.
 	Immutable bool
 	// Deletes is what becomes of a DELETE of a manifest.
@@ -234,12 +232,12 @@ func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 	case parts[2] == "tags":
 		f.tagList(w, r, parts[1])
-	case isErase(r, parts):
-		f.erase(w, r, parts[1], parts[2], parts[3])
 	case f.Upstream != nil:
 		f.pass(w, r, parts[1], parts[2], parts[3])
 	case parts[2] == "manifests":
 		f.manifest(w, r, parts[1], parts[3])
+	case parts[2] == "blobs" && r.Method == http.MethodDelete:
+		f.eraseBlob(w, parts[1], digest.Digest(parts[3]))
 	case parts[2] == "blobs":
 		f.blob(w, r, parts[1], digest.Digest(parts[3]))
 	case parts[2] == "blobs/uploads":

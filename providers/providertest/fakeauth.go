@@ -22,9 +22,6 @@ func scopesOf(r *http.Request, parts []string) []string {
 	case isErase(r, parts):
 		return []string{"repository:" + parts[1] + ":delete"}
 	}
-	if r.Method == http.MethodDelete && parts[2] != "blobs/uploads" {
-		return []string{"repository:" + parts[1] + ":delete"}
-	}
 	scopes := []string{"repository:" + parts[1] + ":pull", "repository:" + parts[1] + ":push"}
 	if from := r.URL.Query().Get("from"); from != "" {
 		scopes = append(scopes, "repository:"+from+":pull")

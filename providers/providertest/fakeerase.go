@@ -3,7 +3,6 @@ package providertest
 import (
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -52,48 +51,19 @@ func (f *Fake) holds(name string) bool {
 	return f.repos[name] != nil && len(f.repos[name].manifests) > 0
 }
 
-// erase deletes as distribution does: a tag alone, a manifest with its tags, a
-// blob from its repository.
-func (f *Fake) erase(w http.ResponseWriter, r *http.Request, name, what, reference string) {
-	switch {
-	case f.NoDelete:
-		Fail(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "The operation is unsupported.")
-		return
-	case f.Upstream != nil:
-		f.pass(w, r, name, what, reference)
-		return
-	}
+// eraseBlob takes a blob out of its repository, as distribution does.
+func (f *Fake) eraseBlob(w http.ResponseWriter, name string, d digest.Digest) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.Deletes == DeletesNothing {
+		Fail(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "The operation is unsupported.")
+		return
+	}
 	repo := f.repos[name]
-	if repo == nil {
-		Fail(w, http.StatusNotFound, "NAME_UNKNOWN", "repository name not known to registry")
+	if repo == nil || repo.blobs[d] == nil {
+		Fail(w, http.StatusNotFound, "BLOB_UNKNOWN", "blob unknown to registry")
 		return
 	}
-	d, there := digest.Digest(reference), false
-	switch {
-	case what == "blobs":
-		_, there = repo.blobs[d]
-		delete(repo.blobs, d)
-	case strings.Contains(reference, ":"):
-		_, there = repo.manifests[d]
-		delete(repo.manifests, d)
-		for tag, named := range repo.tags {
-			if named == d {
-				delete(repo.tags, tag)
-			}
-		}
-	default:
-		_, there = repo.tags[reference]
-		delete(repo.tags, reference)
-	}
-	if !there {
-		code := "MANIFEST_UNKNOWN"
-		if what == "blobs" {
-			code = "BLOB_UNKNOWN"
-		}
-		Fail(w, http.StatusNotFound, code, "unknown to registry")
-		return
-	}
+	delete(repo.blobs, d)
 	w.WriteHeader(http.StatusAccepted)
 }

@@ -30,11 +30,6 @@ func (q *Quay) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	repo, what, reference, writing := writes(r)
 	switch {
-	case isErase(r, fakePaths.FindStringSubmatch(r.URL.Path)) && q.bearer(r) && !q.denies("delete") && !q.ReadOnly:
-		// Who may write may delete: its realm knows no such action.
-		parts := fakePaths.FindStringSubmatch(r.URL.Path)
-		q.note(r)
-		q.erase(w, r, parts[1], parts[2], parts[3])
 	case r.URL.Path == "/token":
 		for _, scope := range r.URL.Query()["scope"] {
 			if !quayScope.MatchString(scope) {
@@ -47,8 +42,15 @@ func (q *Quay) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/v2/_catalog" && q.bearer(r):
 		q.note(r)
 		q.catalog(w, r)
+	case writing && r.Method == http.MethodDelete && q.bearer(r) && (q.denies("delete") || q.denies("push")):
+		q.note(r) // who may write may delete: its realm knows no such action
+		Fail(w, http.StatusForbidden, "DENIED", "requested access to the resource is denied")
 	case writing && what == "manifests" && r.Method == http.MethodDelete && q.bearer(r) && !q.ReadOnly && !q.Immutable:
 		q.note(r)
+		if q.Upstream != nil {
+			q.pass(w, r, repo, what, reference)
+			return
+		}
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		q.deleteManifest(w, repo, reference)

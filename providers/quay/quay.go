@@ -42,7 +42,7 @@ func classify(op oci.Operation, err *oci.RegistryError) {
 	case err.Status == http.StatusMethodNotAllowed && (strings.Contains(message, "read-only") || strings.Contains(message, "read only") || strings.Contains(message, "mirror")):
 		err.Kind = oci.ErrRefused
 		err.Hint = "the repository or all of Quay is read-only or a mirror; set the repository's state to normal"
-	case (err.Status == http.StatusUnauthorized || err.Status == http.StatusForbidden) && isPush(op):
+	case (err.Status == http.StatusUnauthorized || err.Status == http.StatusForbidden) && (isPush(op) || op == oci.OpDelete):
 		err.Kind = oci.ErrDenied
 		err.Hint = "give the robot account write permission on the repository and, where it is to be created, the role Creator in a team of the organization"
 	case err.Status == http.StatusUnauthorized || err.Status == http.StatusForbidden:

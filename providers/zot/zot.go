@@ -13,8 +13,9 @@ func New(spec generic.Spec, rt http.RoundTripper) (*generic.Registry, error) {
 	return generic.NewWith(spec, rt, generic.Ways{Resume: true, DropsUntagged: true, Classify: classify})
 }
 
-// classify knows that zot takes OCI manifests alone unless told otherwise, and
-// that it keeps what an index names.
+// classify knows that zot takes OCI manifests alone unless told otherwise, that
+// it keeps what an index names, and the actions of its policies (zot, "User
+// authentication and authorization").
 func classify(op oci.Operation, err *oci.RegistryError) {
 	if op == oci.OpManifestWrite && err.Status == http.StatusUnsupportedMediaType {
 		err.Kind = oci.ErrUnsupported
@@ -24,4 +25,16 @@ func classify(op oci.Operation, err *oci.RegistryError) {
 		err.Kind = oci.ErrRefused
 		err.Hint = "zot removes no manifest that an index names; remove the index's tag first"
 	}
+	if err.Status != http.StatusForbidden {
+		return
+	}
+	action := `"read"`
+	switch op {
+	case oci.OpManifestWrite, oci.OpBlobWrite, oci.OpUploadStart:
+		action = `"create" and, to move tags, "update"`
+	case oci.OpDelete:
+		action = `"delete"`
+	}
+	err.Kind = oci.ErrDenied
+	err.Hint = "give the user " + action + " in a policy of http.accessControl that covers the repository"
 }

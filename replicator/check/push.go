@@ -119,7 +119,11 @@ func (r *run) noDelete(err error) outcome {
 	if r.s.To.Delete {
 		return failed(err)
 	}
-	return skipped("not needed: no route carries deletions over; it would be refused (%s)", noErase(err))
+	o := skipped("not needed: no route carries deletions over; it would be refused (%s)", noErase(err))
+	if _, hint := told(err); hint != "" {
+		o.hint = "for a push to be tried whole: " + hint
+	}
+	return o
 }
 
 // rehearse tries a push without storing anything.
