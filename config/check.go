@@ -157,7 +157,10 @@ func checkAzure(w *walk, path string, _ reflect.Value) {
 	}
 }
 
-func checkEvents(w *walk, path string, _ reflect.Value) {
+// leastPoll keeps a slip (1ms, where 1m was meant) from becoming a flood.
+const leastPoll = time.Second
+
+func checkEvents(w *walk, path string, into reflect.Value) {
 	n := 0
 	for _, key := range []string{"sqs", "pubsub", "poll"} {
 		if w.given(join(path, key)) {
@@ -166,6 +169,9 @@ func checkEvents(w *walk, path string, _ reflect.Value) {
 	}
 	if n != 1 {
 		w.fault(w.at(path), "keep one of them", "%s: want exactly one of sqs, pubsub, poll", path)
+	}
+	if poll := into.Addr().Interface().(*Events).Poll; poll > 0 && poll < leastPoll {
+		w.fault(w.at(join(path, "poll")), "write it like 1m or 5m", "%s: %s is less than a second", join(path, "poll"), poll)
 	}
 }
 

@@ -210,7 +210,8 @@ type Lifecycle struct {
 type Events struct {
 	SQS    string
 	PubSub string
-	Poll   time.Duration
+	// Poll is how often to look at the registry ourselves; 0: it is not polled.
+	Poll time.Duration
 }
 
 // A Route is one source, one or more destinations, and filters.

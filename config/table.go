@@ -222,7 +222,7 @@ var eventsTable = &object{
 	fields: []field{
 		{key: "sqs", kind: text{name: "URL", check: checkURL}, only: []string{"ecr"}, doc: "URL of a queue of AWS, asked with the registry's own identity."},
 		{key: "pubsub", kind: text{name: "subscription", check: checkSubscription}, only: []string{"gcr"}, doc: "Subscription of Pub/Sub to the topic `gcr`, as `projects/PROJECT/subscriptions/NAME`; pulled with the registry's own identity."},
-		{key: "poll", kind: duration(""), notYet: true, doc: "Look by itself, so often."},
+		{key: "poll", kind: duration(""), doc: "For registries that tell of nothing: look at the tag lists of the repositories that routes want, so often, at least a second. Where lists tell no digests, new tags are found at once, moved ones by a bounded number of HEADs each time."},
 	},
 	check: checkEvents,
 }

@@ -117,7 +117,7 @@ func registryPrint(r *config.Registry) string {
 	return fmt.Sprintf("%s %s %s %t %+v %+v %+v %+v %s %s %s %s %+v %t %+v %v", r.Name, r.Kind, r.Address, r.PlainHTTP, r.TLS, r.Limits.Bandwidth,
 		r.Redirects.Allow, auth, r.Limits.Timezone, fmt.Sprint(r.Limits.Requests, r.Limits.Connections,
 			r.Auth.Password.Origin(), r.Auth.Token.Origin(),
-			r.Auth.Azure != nil, azure, azure.Secret.Origin(), google), r.Region, queueOf(r), role, r.Create != nil && r.Create.Missing, *create, err)
+			r.Auth.Azure != nil, azure, azure.Secret.Origin(), google), r.Region, queueOf(r)+pollOf(r).String(), role, r.Create != nil && r.Create.Missing, *create, err)
 }
 
 // queueOf is where a registry's events wait, empty: they come by webhook.
@@ -126,6 +126,14 @@ func queueOf(r *config.Registry) string {
 		return ""
 	}
 	return r.Events.SQS + r.Events.PubSub // the config takes one alone
+}
+
+// pollOf is how often a registry is looked at, 0: its events are told.
+func pollOf(r *config.Registry) time.Duration {
+	if r.Events == nil {
+		return 0
+	}
+	return r.Events.Poll
 }
 
 // maxPolicy bounds a policy file in bytes.
@@ -191,7 +199,7 @@ func openRegistry(r *config.Registry, metrics *limit.Metrics) (*daemon.Registry,
 	if err != nil {
 		return nil, err
 	}
-	opened := &daemon.Registry{Name: r.Name, Client: client, Gate: gate, Prefix: r.Prefix}
+	opened := &daemon.Registry{Name: r.Name, Client: client, Gate: gate, Prefix: r.Prefix, Poll: pollOf(r)}
 	switch queue := queueOf(r); {
 	case queue == "":
 	case r.Kind == "gcr":
@@ -241,11 +249,16 @@ func planRoute(r *config.Route) plan.Route {
 }
 
 // hooks are the registries as intake takes them: only those that some route
-// starts from can tell anything of use, but all may tell.
+// starts from can tell anything of use, but all may tell. One whose events are
+// fetched, or that is polled, needs no secret, and without one nobody may speak
+// for it.
 func hooks(cfg *config.Config) []intake.Registry {
 	var list []intake.Registry
 	for i := range cfg.Registries {
 		r := &cfg.Registries[i]
+		if r.Events != nil && len(r.Webhook.Secret) == 0 && r.Webhook.Google == nil {
+			continue
+		}
 		reg := intake.Registry{Name: r.Name, Prefix: r.Prefix, Decoder: decoder(r)}
 		for _, s := range r.Webhook.Secret {
 			reg.Secrets = append(reg.Secrets, s.Value)
