@@ -15,7 +15,7 @@ import (
 	"github.com/twinport/twinport/replicator/oci"
 )
 
-func all() []string { return []string{"upload", "download", "list", "create"} }
+func all() []string { return []string{"upload", "download", "delete", "list", "create"} }
 
 // world is a fake Artifact Registry with its token endpoint and API, over real
 // connections.
