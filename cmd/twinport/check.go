@@ -101,7 +101,7 @@ func printReports(w io.Writer, o *options, reports []check.Report) error {
 func grouped(checks []check.Check) (list []check.Check) {
 	for _, c := range checks {
 		if n := len(list) - 1; n >= 0 && c.State == check.Skipped && list[n].State == check.Skipped && c.Detail == list[n].Detail && c.Hint == list[n].Hint {
-			list[n].Check += ", " + c.Check
+			list[n].Check = strings.TrimSuffix(list[n].Check, ":") + ", " + c.Check + ":"
 			continue
 		}
 		list = append(list, c)

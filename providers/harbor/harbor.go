@@ -55,7 +55,7 @@ func classify(op oci.Operation, err *oci.RegistryError) {
 		err.Hint = "give the robot account Repository: Push and Pull in the project (a user the role Developer)"
 	case op == oci.OpList:
 		err.Kind = oci.ErrDenied
-		err.Hint = "give the robot account Repository: List, Artifact: List and Tag: List in the project (a user the role Limited Guest), or check its secret"
+		err.Hint = "give the robot account Repository: Pull and List, Artifact: List and Tag: List in the project (a user the role Limited Guest), or check its secret"
 	case op == oci.OpToken || op == oci.OpPing:
 	default:
 		err.Kind = oci.ErrDenied

@@ -30,6 +30,17 @@ func action(r *http.Request, parts []string) string {
 	return "push"
 }
 
+// Left are how many manifests and blobs a repository has, and how many upload
+// sessions are open anywhere.
+func (f *Fake) Left(repo string) (manifests, blobs, sessions int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if r := f.repos[repo]; r != nil {
+		manifests, blobs = len(r.manifests), len(r.blobs)
+	}
+	return manifests, blobs, len(f.uploads)
+}
+
 // isErase: a session's end is a push's.
 func isErase(r *http.Request, parts []string) bool {
 	return r.Method == http.MethodDelete && parts != nil && (parts[2] == "manifests" || parts[2] == "blobs")

@@ -42,7 +42,7 @@ func (q *Quay) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/v2/_catalog" && q.bearer(r):
 		q.note(r)
 		q.catalog(w, r)
-	case writing && r.Method == http.MethodDelete && q.bearer(r) && (q.denies("delete") || q.denies("push")):
+	case writing && what == "manifests" && r.Method == http.MethodDelete && q.bearer(r) && (q.denies("delete") || q.denies("push")):
 		q.note(r) // who may write may delete: its realm knows no such action
 		Fail(w, http.StatusForbidden, "DENIED", "requested access to the resource is denied")
 	case writing && what == "manifests" && r.Method == http.MethodDelete && q.bearer(r) && !q.ReadOnly && !q.Immutable:

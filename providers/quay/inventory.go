@@ -3,6 +3,7 @@ package quay
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"iter"
 	"net/url"
 	"strconv"
@@ -39,6 +40,9 @@ func tags(ctx context.Context, r *generic.Registry, full string) iter.Seq2[oci.T
 		u.Path = "/api/v1/repository/" + full + "/tag/"
 		u.RawQuery = url.Values{"onlyActiveTags": {"true"}, "limit": {strconv.Itoa(pageSize)}, "page": {strconv.Itoa(n)}}.Encode()
 		answer, err := r.AskAt(ctx, u, login, generic.Request{Operation: oci.OpList, What: what, Limit: maxPage})
+		if login == "" {
+			err = robotsOnly(err)
+		}
 		if err != nil {
 			return nil, false, err
 		}
@@ -68,4 +72,15 @@ func tags(ctx context.Context, r *generic.Registry, full string) iter.Seq2[oci.T
 		}
 		return list, page.More, nil
 	})
+}
+
+// robotsOnly: that the API lets no robot in is nobody's fault.
+func robotsOnly(err error) error {
+	var refused *oci.RegistryError
+	if !errors.Is(err, oci.ErrDenied) || !errors.As(err, &refused) {
+		return err
+	}
+	e := *refused
+	e.Kind, e.Hint = oci.ErrUnsupported, "Quay's API takes OAuth2 tokens (auth.token), which robot accounts have none of"
+	return &e
 }

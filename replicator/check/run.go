@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -118,7 +119,7 @@ func within(ctx context.Context, limit time.Duration, f func(context.Context) ou
 	o := f(oci.WithDetours(ctx, func(err error) {
 		mu.Lock()
 		defer mu.Unlock()
-		if detour == nil {
+		if detour == nil && matters(err) {
 			detour = err
 		}
 	}))
@@ -128,6 +129,13 @@ func within(ctx context.Context, limit time.Duration, f func(context.Context) ou
 		o = o.but(detour)
 	}
 	return o
+}
+
+// matters tells whether a detour could be spared: an API that the registry does
+// not serve is no fault of anybody's.
+func matters(err error) bool {
+	var throttled *oci.ThrottledError
+	return errors.Is(err, oci.ErrDenied) || unanswered(err) || errors.As(err, &throttled)
 }
 
 // fail tells an error, and asks nothing more of who does not answer.
