@@ -197,12 +197,13 @@ type Create struct {
 	ImmutableTags bool
 	KMS           string
 	Scan          bool
-	Lifecycle     Lifecycle
+	Lifecycle     PolicyFile
+	Policy        PolicyFile
 	Labels        map[string]string
 }
 
-// Lifecycle is a file with a policy in the provider's own words.
-type Lifecycle struct {
+// PolicyFile is a file with a policy in the provider's own words.
+type PolicyFile struct {
 	File string
 }
 

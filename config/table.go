@@ -206,12 +206,20 @@ var createTable = &object{
 		{key: "kms", kind: orEmpty{}, only: []string{"ecr", "gcr"}, doc: "Key that encrypts new repositories."},
 		{key: "scan", kind: truth{}, only: []string{"ecr", "harbor"}, def: "false", doc: "Scan on push."},
 		{key: "lifecycle", kind: lifecycleTable, only: []string{"ecr"}, doc: "Lifecycle policy of new repositories."},
+		{key: "policy", kind: policyTable, only: []string{"ecr", "ecr-public"}, doc: "Who else may use new repositories: a repository policy, as pulls and pushes across accounts need."},
 		{key: "labels", kind: labels{}, only: []string{"ecr", "ecr-public", "gcr"}, doc: "Labels or resource tags of new repositories."},
 	},
 }
 
 var lifecycleTable = &object{
 	name: "lifecycle", doc: "A policy in the provider's own words.",
+	fields: []field{
+		{key: "file", kind: pathname{there: true}, required: true, doc: "File with the policy."},
+	},
+}
+
+var policyTable = &object{
+	name: "policy", doc: "A policy in the provider's own words.",
 	fields: []field{
 		{key: "file", kind: pathname{there: true}, required: true, doc: "File with the policy."},
 	},

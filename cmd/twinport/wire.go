@@ -146,23 +146,34 @@ func createOf(r *config.Registry) (*generic.Create, error) {
 		return nil, nil
 	}
 	how := &generic.Create{ImmutableTags: c.ImmutableTags, KMS: c.KMS, Scan: c.Scan, Labels: c.Labels}
-	if c.Lifecycle.File == "" {
-		return how, nil
+	for _, one := range []struct {
+		key, file string
+		into      *string
+	}{{"create.lifecycle", c.Lifecycle.File, &how.Lifecycle}, {"create.policy", c.Policy.File, &how.Policy}} {
+		if one.file == "" {
+			continue
+		}
+		text, err := readPolicy(one.file)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", one.key, err)
+		}
+		*one.into = text
 	}
-	f, err := os.Open(c.Lifecycle.File)
+	return how, nil
+}
+
+// readPolicy reads a file of a policy, at most 1 MiB.
+func readPolicy(file string) (string, error) {
+	f, err := os.Open(file)
 	if err != nil {
-		return nil, fmt.Errorf("create.lifecycle: %w", err)
+		return "", err
 	}
 	defer func() { _ = f.Close() }() // it was only read
 	policy, err := io.ReadAll(io.LimitReader(f, maxPolicy+1))
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("create.lifecycle: %w", err)
-	case len(policy) > maxPolicy:
-		return nil, fmt.Errorf("create.lifecycle: %s is over 1 MiB", c.Lifecycle.File)
+	if err == nil && len(policy) > maxPolicy {
+		err = fmt.Errorf("%s is over 1 MiB", file)
 	}
-	how.Lifecycle = string(policy)
-	return how, nil
+	return string(policy), err
 }
 
 func openRegistry(r *config.Registry, metrics *limit.Metrics) (*daemon.Registry, error) {

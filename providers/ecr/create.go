@@ -101,34 +101,46 @@ func (p *Repository) made(ctx context.Context, err error) (again bool, _ error) 
 		if err := r.api.make(ctx, p.FullName(), r.create); err != nil {
 			return err
 		}
-		if strings.TrimSpace(r.create.Lifecycle) == "" {
+		if strings.TrimSpace(r.create.Lifecycle+r.create.Policy) == "" {
 			return nil
 		}
 		r.unfinished.Store(p.FullName(), true)
-		return p.setLifecycle(ctx)
+		return p.setPolicies(ctx)
 	})
 }
 
-// finish sets the lifecycle policy of a repository that we made, where that
-// failed before: nobody else would.
+// finish sets the policies of a repository that we made, where that failed
+// before: nobody else would.
 func (p *Repository) finish(ctx context.Context) error {
 	if _, open := p.reg.unfinished.Load(p.FullName()); !open {
 		return nil
 	}
-	_, err := p.once(ctx, p.setLifecycle)
+	_, err := p.once(ctx, p.setPolicies)
 	return err
 }
 
-func (p *Repository) setLifecycle(ctx context.Context) error {
-	err := p.reg.api.setLifecycle(ctx, p.FullName(), p.reg.create.Lifecycle)
-	var refused *oci.RegistryError
-	if errors.Is(err, oci.ErrRefused) && errors.As(err, &refused) {
-		refused.Hint = "the repository was made; mend the policy in create.lifecycle.file"
+// setPolicies sets what CreateRepository takes no word of: who else may use the
+// repository first, then what is cleaned up in it.
+func (p *Repository) setPolicies(ctx context.Context) error {
+	how := p.reg.create
+	for _, one := range []struct {
+		key, text string
+		set       func(ctx context.Context, repository, policy string) error
+	}{{"create.policy.file", how.Policy, p.reg.api.setPolicy}, {"create.lifecycle.file", how.Lifecycle, p.reg.api.setLifecycle}} {
+		if strings.TrimSpace(one.text) == "" {
+			continue
+		}
+		err := one.set(ctx, p.FullName(), one.text)
+		var refused *oci.RegistryError
+		if errors.Is(err, oci.ErrRefused) && errors.As(err, &refused) {
+			refused.Hint = "the repository was made; mend the policy in " + one.key
+		}
+		if err != nil {
+			return err
+		}
 	}
-	if err == nil {
-		p.reg.unfinished.Delete(p.FullName())
-	}
-	return err
+	p.reg.unfinished.Delete(p.FullName())
+	return nil
 }
 
 // once runs f for the repository, whoever else wants the same meanwhile.

@@ -2,6 +2,7 @@ package ecr_test
 
 import (
 	"errors"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/twinport/twinport/providers/ecr"
 	"github.com/twinport/twinport/providers/generic"
 	"github.com/twinport/twinport/providers/providertest"
 	"github.com/twinport/twinport/replicator/oci"
@@ -19,7 +21,7 @@ func TestCreate(t *testing.T) {
 	reg := start(t, e, func(s *generic.Spec) {
 		s.Create = &generic.Create{
 			ImmutableTags: true, KMS: "arn:aws:kms:eu-west-1:123456789012:key/k", Scan: true,
-			Lifecycle: `{"rules":[]}`, Labels: map[string]string{"team": "sre"},
+			Lifecycle: `{"rules":[]}`, Policy: `{"Statement":[]}`, Labels: map[string]string{"team": "sre"},
 		}
 	})(t)
 	repo := reg.Repository("team/app")
@@ -45,7 +47,7 @@ func TestCreate(t *testing.T) {
 	got, _ := e.Made("team/app")
 	want := providertest.ECRRepository{
 		Mutability: "IMMUTABLE_WITH_EXCLUSION", Exclude: []string{"sha256-*"}, KMS: "arn:aws:kms:eu-west-1:123456789012:key/k",
-		Scan: true, Tags: map[string]string{"team": "sre"}, Lifecycle: `{"rules":[]}`,
+		Scan: true, Tags: map[string]string{"team": "sre"}, Lifecycle: `{"rules":[]}`, Policy: `{"Statement":[]}`,
 	}
 	if diff := cmp.Diff(want, got, cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".pushed" }, cmp.Ignore())); diff != "" {
 		t.Errorf("made (-want +got):\n%s", diff)
@@ -70,21 +72,44 @@ func TestCreateOnlyWhereItMay(t *testing.T) {
 	}
 }
 
-// TestLifecycleLater: a policy that could not be set is set before anything is
+// TestPoliciesLater: a policy that could not be set is set before anything is
 // pushed to the repository we made.
-func TestLifecycleLater(t *testing.T) {
-	e := &providertest.ECR{Denied: []string{"ecr:PutLifecyclePolicy"}}
-	repo := start(t, e, func(s *generic.Spec) { s.Create = &generic.Create{Lifecycle: `{"rules":[]}`} })(t).Repository("team/app")
-	for range 2 {
-		_, _, err := repo.Start(t.Context(), providertest.Describe(v1.MediaTypeImageLayer, []byte("x")), nil)
-		if !errors.Is(err, oci.ErrDenied) || !strings.Contains(err.Error(), "ecr:PutLifecyclePolicy") {
-			t.Fatalf("without the right to set it: %v", err)
+func TestPoliciesLater(t *testing.T) {
+	for _, action := range []string{"ecr:PutLifecyclePolicy", "ecr:SetRepositoryPolicy"} {
+		e := &providertest.ECR{Denied: []string{action}}
+		how := &generic.Create{Lifecycle: `{"rules":[]}`, Policy: `{"Statement":[]}`}
+		repo := start(t, e, func(s *generic.Spec) { s.Create = how })(t).Repository("team/app")
+		for range 2 {
+			_, _, err := repo.Start(t.Context(), providertest.Describe(v1.MediaTypeImageLayer, []byte("x")), nil)
+			if !errors.Is(err, oci.ErrDenied) || !strings.Contains(err.Error(), action) {
+				t.Fatalf("without the right to set it: %v", err)
+			}
+		}
+		e.Deny()
+		providertest.PushImage(t, repo, "v1", nil)
+		if got, _ := e.Made("team/app"); got.Lifecycle != how.Lifecycle || got.Policy != how.Policy {
+			t.Errorf("%s: lifecycle %q, policy %q", action, got.Lifecycle, got.Policy)
 		}
 	}
-	e.Deny()
+}
+
+// TestPolicyIsNone: what is no policy is told at the start, before anything is made.
+func TestPolicyIsNone(t *testing.T) {
+	for _, how := range []*generic.Create{{Lifecycle: "rules:"}, {Policy: "Statement:"}} {
+		spec := generic.Spec{Name: "us", Kind: "ecr", Host: "123456789012.dkr.ecr.eu-west-1.amazonaws.com", Create: how}
+		if _, err := ecr.New(spec, http.DefaultTransport); err == nil || !strings.Contains(err.Error(), "no JSON") {
+			t.Errorf("%+v: %v", how, err)
+		}
+	}
+}
+
+// TestPublicPolicy: public repositories take a policy, too.
+func TestPublicPolicy(t *testing.T) {
+	e := &providertest.ECR{Alias: "a1b2c3"}
+	repo := start(t, e, func(s *generic.Spec) { s.Create = &generic.Create{Policy: `{"Statement":[]}`} })(t).Repository("team/app")
 	providertest.PushImage(t, repo, "v1", nil)
-	if got, _ := e.Made("team/app"); got.Lifecycle != `{"rules":[]}` {
-		t.Errorf("lifecycle %q", got.Lifecycle)
+	if got, _ := e.Made("a1b2c3/team/app"); got.Policy != `{"Statement":[]}` {
+		t.Errorf("policy %q", got.Policy)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/twinport/twinport/providers/generic"
@@ -33,8 +34,10 @@ type Registry struct {
 	api    service
 	sts    *sts.Client // nil with api
 	create *generic.Create
+	// archive knows what the last listings told as archived.
+	archive archive
 	// making: one making of a repository at a time; unfinished names those
-	// whose lifecycle policy is still to be set.
+	// whose policies are still to be set.
 	making     singleflight.Group
 	unfinished sync.Map
 }
@@ -50,6 +53,10 @@ type service interface {
 	// make is nil where the repository is there already.
 	make(ctx context.Context, repository string, how *generic.Create) error
 	setLifecycle(ctx context.Context, repository, policy string) error
+	// setPolicy says who else may use a repository.
+	setPolicy(ctx context.Context, repository, policy string) error
+	// layers gives the sizes of the blobs that are there, of 100 at most.
+	layers(ctx context.Context, repository string, digests []digest.Digest) (map[digest.Digest]int64, error)
 	// remove takes away a repository that holds no image.
 	remove(ctx context.Context, repository string) error
 	deleteTag(ctx context.Context, repository, tag string) error
@@ -93,7 +100,7 @@ func New(spec generic.Spec, rt http.RoundTripper) (*Registry, error) {
 		return nil, err
 	}
 	r.sts = sts.NewFromConfig(config)
-	return r.open(spec, rt, newPrivate(spec.Name, host.Account, config))
+	return r.open(spec, rt, newPrivate(spec.Name, host.Account, config, &r.archive))
 }
 
 // NewPublic gives a client for a public registry. Its API lives in us-east-1
@@ -117,8 +124,12 @@ func byItself(a generic.Auth) bool {
 }
 
 func (r *Registry) open(spec generic.Spec, rt http.RoundTripper, api service) (*Registry, error) {
-	if r.create != nil && r.create.Lifecycle != "" && !json.Valid([]byte(r.create.Lifecycle)) {
-		return nil, fmt.Errorf("registry %s: the lifecycle policy of create is no JSON", r.name)
+	if r.create != nil {
+		for what, policy := range map[string]string{"lifecycle policy": r.create.Lifecycle, "policy": r.create.Policy} {
+			if policy != "" && !json.Valid([]byte(policy)) {
+				return nil, fmt.Errorf("registry %s: the %s of create is no JSON", r.name, what)
+			}
+		}
 	}
 	// No Resume: ECR takes chunks but tells a wrong Range after the first, and
 	// a session used again from its first byte answers 416
@@ -160,6 +171,7 @@ var (
 	_ oci.Registry        = (*Registry)(nil)
 	_ oci.Repository      = (*Repository)(nil)
 	_ oci.RangeFetcher    = (*Repository)(nil)
+	_ oci.BatchStatter    = (*Repository)(nil)
 	_ oci.RepositoryMaker = (*Repository)(nil)
 )
 

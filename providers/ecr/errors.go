@@ -141,9 +141,9 @@ func classify(op oci.Operation, e *oci.RegistryError) {
 	case strings.Contains(message, "referencedimagesnotfound"), strings.Contains(message, "referenced") && strings.Contains(message, "not found"):
 		e.Kind = oci.ErrBlobUnknown
 	case strings.Contains(message, "archived"):
-		// ImageArchivedException: an archived image answers no GET until it is
-		// restored (ECR user guide, "Archiving an image").
-		e.Kind, e.Hint = oci.ErrRefused, "the image is archived; restore it by `aws ecr update-image-storage-class`, or leave it out by tags.exclude"
+		// A GET of it is documented to be a 404, which archive.go knows; this is
+		// for those that tell.
+		e.Kind, e.Hint = oci.ErrRefused, "the image is archived; "+hintArchived
 	case e.Code == "UNSUPPORTED" && strings.Contains(message, "invalid json syntax"):
 		// Said of OCI manifests without a mediaType of their own (containers/image
 		// keeps a rewrite for it); bytes are not ours to change.

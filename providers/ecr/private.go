@@ -30,10 +30,11 @@ type private struct {
 	// registry is the account, nil for the identity's own.
 	registry *string
 	api      *ecr.Client
+	archive  *archive
 }
 
-func newPrivate(name, account string, config aws.Config) *private {
-	p := &private{name: name, api: ecr.NewFromConfig(config)}
+func newPrivate(name, account string, config aws.Config, archive *archive) *private {
+	p := &private{name: name, api: ecr.NewFromConfig(config), archive: archive}
 	if account != "" {
 		p.registry = aws.String(account)
 	}
@@ -101,14 +102,15 @@ func (p *private) repositories(ctx context.Context) iter.Seq2[string, error] {
 	}
 }
 
-// tags lists what is tagged and can be pulled: an image that is archived is not
-// told, it answers no GET until it is restored.
+// tags lists what is tagged, archived images too: they are there, though no GET
+// answers for them until they are restored.
 func (p *private) tags(ctx context.Context, repository string) iter.Seq2[oci.Tag, error] {
 	return func(yield func(oci.Tag, error) bool) {
 		in := &ecr.DescribeImagesInput{
 			RegistryId: p.registry, RepositoryName: aws.String(repository), MaxResults: aws.Int32(pageSize),
-			Filter: &types.DescribeImagesFilter{TagStatus: types.TagStatusTagged},
+			Filter: &types.DescribeImagesFilter{TagStatus: types.TagStatusTagged, ImageStatus: types.ImageStatusFilterAny},
 		}
+		archived := make(map[string]bool)
 		for page := 0; ; page++ {
 			out, err := p.api.DescribeImages(oci.WithOperation(ctx, oci.OpList), in)
 			if err != nil {
@@ -116,6 +118,9 @@ func (p *private) tags(ctx context.Context, repository string) iter.Seq2[oci.Tag
 				return
 			}
 			for _, image := range out.ImageDetails {
+				if image.ImageStatus == types.ImageStatusArchived || image.ImageStatus == types.ImageStatusActivating {
+					note(archived, aws.ToString(image.ImageDigest), image.ImageTags)
+				}
 				for _, name := range image.ImageTags {
 					tag := oci.Tag{Name: name, Digest: digest.Digest(aws.ToString(image.ImageDigest))}
 					if oci.CheckTag(name) != nil || oci.CheckDigest(tag.Digest) != nil {
@@ -131,6 +136,7 @@ func (p *private) tags(ctx context.Context, repository string) iter.Seq2[oci.Tag
 			}
 			switch next := aws.ToString(out.NextToken); {
 			case next == "":
+				p.archive.keep(repository, archived)
 				return
 			case next == aws.ToString(in.NextToken) || page >= maxPages:
 				yield(oci.Tag{}, senseless(p.name, "DescribeImages "+repository, "the list has no end"))
@@ -173,6 +179,35 @@ func (p *private) make(ctx context.Context, repository string, how *generic.Crea
 		return nil // somebody else was faster
 	}
 	return p.fault(ctx, "CreateRepository", repository, err)
+}
+
+func (p *private) setPolicy(ctx context.Context, repository, policy string) error {
+	_, err := p.api.SetRepositoryPolicy(oci.WithOperation(ctx, oci.OpCreate), &ecr.SetRepositoryPolicyInput{
+		RegistryId: p.registry, RepositoryName: aws.String(repository), PolicyText: aws.String(policy),
+	})
+	return p.fault(ctx, "SetRepositoryPolicy", repository, err)
+}
+
+func (p *private) layers(ctx context.Context, repository string, digests []digest.Digest) (map[digest.Digest]int64, error) {
+	out, err := p.api.BatchCheckLayerAvailability(oci.WithOperation(ctx, oci.OpBlobHead), &ecr.BatchCheckLayerAvailabilityInput{
+		RegistryId: p.registry, RepositoryName: aws.String(repository), LayerDigests: texts(digests),
+	})
+	if err != nil {
+		return nil, p.fault(ctx, "BatchCheckLayerAvailability", repository, err)
+	}
+	sizes := make(map[digest.Digest]int64, len(out.Layers))
+	for _, layer := range out.Layers {
+		// One of an archived image cannot be had; pushing it again restores it.
+		if layer.LayerAvailability == types.LayerAvailabilityAvailable {
+			sizes[digest.Digest(aws.ToString(layer.LayerDigest))] = sizeOf(layer.LayerSize)
+		}
+	}
+	for _, failure := range out.Failures {
+		if failure.FailureCode != types.LayerFailureCodeMissingLayerDigest {
+			return nil, refusedLayer(p.name, repository, aws.ToString(failure.LayerDigest), aws.ToString(failure.FailureReason))
+		}
+	}
+	return sizes, nil
 }
 
 func (p *private) setLifecycle(ctx context.Context, repository, policy string) error {

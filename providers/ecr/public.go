@@ -190,6 +190,31 @@ func (p *public) make(ctx context.Context, repository string, how *generic.Creat
 	return p.fault(ctx, "CreateRepository", repository, err)
 }
 
+func (p *public) layers(ctx context.Context, repository string, digests []digest.Digest) (map[digest.Digest]int64, error) {
+	name, err := p.own(repository)
+	if err != nil {
+		return nil, err
+	}
+	out, err := p.api.BatchCheckLayerAvailability(oci.WithOperation(ctx, oci.OpBlobHead), &ecrpublic.BatchCheckLayerAvailabilityInput{
+		RepositoryName: aws.String(name), LayerDigests: texts(digests),
+	})
+	if err != nil {
+		return nil, p.fault(ctx, "BatchCheckLayerAvailability", repository, err)
+	}
+	sizes := make(map[digest.Digest]int64, len(out.Layers))
+	for _, layer := range out.Layers {
+		if layer.LayerAvailability == types.LayerAvailabilityAvailable {
+			sizes[digest.Digest(aws.ToString(layer.LayerDigest))] = sizeOf(layer.LayerSize)
+		}
+	}
+	for _, failure := range out.Failures {
+		if failure.FailureCode != types.LayerFailureCodeMissingLayerDigest {
+			return nil, refusedLayer(p.name, repository, aws.ToString(failure.LayerDigest), aws.ToString(failure.FailureReason))
+		}
+	}
+	return sizes, nil
+}
+
 func (p *public) remove(ctx context.Context, repository string) error {
 	name, err := p.own(repository)
 	if err != nil {
@@ -197,6 +222,17 @@ func (p *public) remove(ctx context.Context, repository string) error {
 	}
 	_, err = p.api.DeleteRepository(oci.WithOperation(ctx, oci.OpDelete), &ecrpublic.DeleteRepositoryInput{RepositoryName: aws.String(name)})
 	return p.fault(ctx, "DeleteRepository", repository, err)
+}
+
+func (p *public) setPolicy(ctx context.Context, repository, policy string) error {
+	name, err := p.own(repository)
+	if err != nil {
+		return err
+	}
+	_, err = p.api.SetRepositoryPolicy(oci.WithOperation(ctx, oci.OpCreate), &ecrpublic.SetRepositoryPolicyInput{
+		RepositoryName: aws.String(name), PolicyText: aws.String(policy),
+	})
+	return p.fault(ctx, "SetRepositoryPolicy", repository, err)
 }
 
 func (p *public) setLifecycle(context.Context, string, string) error { return nil }

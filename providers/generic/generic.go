@@ -63,7 +63,9 @@ type Create struct {
 	Scan bool
 	// Lifecycle is a policy in the provider's own words, empty: none.
 	Lifecycle string
-	Labels    map[string]string
+	// Policy says who else may use them, in the provider's own words, empty: none.
+	Policy string
+	Labels map[string]string
 }
 
 // A Spec describes one registry of the config.

@@ -51,6 +51,7 @@ type ECR struct {
 	buckets      map[string]*bucket
 	throttled    int
 	leaks        []string
+	archived     map[string]bool // by repository@digest
 	next         int
 	once         sync.Once
 }
@@ -63,6 +64,7 @@ type ECRRepository struct {
 	Scan       bool
 	Tags       map[string]string
 	Lifecycle  string
+	Policy     string
 	pushed     map[string]time.Time // by tag
 }
 
@@ -187,6 +189,7 @@ func (e *ECR) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
+	e.restored(p)
 	e.mu.Lock()
 	if made := e.repositories[p.repository]; made != nil && p.tag != "" {
 		made.pushed[p.tag] = time.Now()
@@ -242,6 +245,8 @@ func (e *ECR) refuse(w http.ResponseWriter, r *http.Request, name, what, referen
 	switch {
 	case repository == nil:
 		Fail(w, http.StatusNotFound, "NAME_UNKNOWN", fmt.Sprintf("The repository with name '%s' does not exist in the registry with id '%s'", name, e.Account))
+		return true
+	case e.away(w, r, name, what, reference):
 		return true
 	case what == "referrers" && e.NoReferrers:
 		Fail(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "The operation is unsupported")

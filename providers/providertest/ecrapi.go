@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // ecrRequest is what the calls of the API carry, all together.
@@ -29,8 +31,9 @@ type ecrRequest struct {
 	ImageTagMutabilityExclusionFilters []struct{ Filter, FilterType string }
 	EncryptionConfiguration            struct{ EncryptionType, KmsKey string }
 	Tags                               []struct{ Key, Value string }
-	LifecyclePolicyText                string
-	Filter                             struct{ TagStatus string }
+	LifecyclePolicyText, PolicyText    string
+	LayerDigests                       []string
+	Filter                             struct{ TagStatus, ImageStatus string }
 	ImageIDs                           []struct{ ImageTag, ImageDigest string } `json:"imageIds"`
 }
 
@@ -104,6 +107,10 @@ func (e *ECR) serveAPI(w http.ResponseWriter, r *http.Request) {
 		e.deleteRepository(w, in)
 	case "PutLifecyclePolicy":
 		e.putLifecycle(w, in)
+	case "SetRepositoryPolicy":
+		e.setPolicy(w, in)
+	case "BatchCheckLayerAvailability":
+		e.checkLayers(w, in)
 	case "DescribeRegistries":
 		ecrAnswer(w, map[string]any{"registries": []any{map[string]any{
 			"registryId": e.Account, "aliases": []any{map[string]any{"name": e.Alias, "status": "ACTIVE"}},
@@ -263,6 +270,9 @@ func (e *ECR) describeImages(w http.ResponseWriter, in ecrRequest) {
 	tags := make(map[string][]string)
 	var digests []string
 	for tag, d := range e.Registry.Tags(name) {
+		if !e.shown(name, d, in.Filter.ImageStatus) {
+			continue
+		}
 		if tags[d.String()] == nil {
 			digests = append(digests, d.String())
 		}
@@ -281,7 +291,7 @@ func (e *ECR) describeImages(w http.ResponseWriter, in ecrRequest) {
 				at = pushed[tag]
 			}
 		}
-		image := map[string]any{"imageDigest": d, "imageTags": tags[d], "imagePushedAt": float64(at.UnixMilli()) / 1000}
+		image := map[string]any{"imageStatus": e.status(name, digest.Digest(d)), "imageDigest": d, "imageTags": tags[d], "imagePushedAt": float64(at.UnixMilli()) / 1000}
 		list = append(list, image)
 	}
 	ecrAnswer(w, map[string]any{"imageDetails": list, "nextToken": next})
