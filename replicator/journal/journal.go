@@ -60,8 +60,8 @@ const (
 // What a journal cannot be opened for; the words say what to do.
 var (
 	// ErrCorrupt: the database file is damaged.
-	ErrCorrupt = errors.New("the journal is damaged: move journal.db and its -wal and -shm files away and start again; " +
-		"the registries are the truth, a sweep makes a new journal")
+	ErrCorrupt = errors.New("the journal is damaged: `twinport journal rebuild` sets it aside and keeps what can be read " +
+		"(or move journal.db and its -wal and -shm files away); the registries are the truth, a sweep makes up for what is lost")
 	// ErrNewer: the journal was written by a newer twinport.
 	ErrNewer = errors.New("the journal was written by a newer twinport: start that version, " +
 		"or begin a new journal (move journal.db away, or name an empty database): a sweep fills it")
@@ -128,6 +128,9 @@ func Open(ctx context.Context, o Options) (*Journal, error) {
 	}
 	j := newJournal(o)
 	j.lock = lock
+	if err := finishRebuild(j.path); err != nil {
+		return nil, errors.Join(err, j.Close())
+	}
 	if err := j.openWriter(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", j.path, err), j.Close())
 	}
