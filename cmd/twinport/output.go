@@ -7,6 +7,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 )
 
 // printJSON prints one value, indented.
@@ -44,10 +45,11 @@ func (g *grid) row(cells ...string) {
 
 func (g *grid) flush() error { return g.w.Flush() }
 
-// plain drops control characters: what registries say reaches terminals.
+// plain drops what is not printable, marks that turn text around among it: what
+// registries say reaches terminals.
 func plain(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
+		if !unicode.IsPrint(r) {
 			return -1
 		}
 		return r

@@ -58,7 +58,7 @@ Exit codes of all commands:
 	_ = root.RegisterFlagCompletionFunc("output", fixed("table", "json")) // the flag exists
 	root.AddCommand(
 		newServe(o), newCheck(o), newSync(o), newPlan(o), newStatus(o), newVerify(o), newJobs(o), newFindings(o),
-		newHistory(o), newPause(o, true), newPause(o, false), newResolve(o), newValidate(o), newVersion(o),
+		newHistory(o), newPause(o, true), newPause(o, false), newResolve(o), newValidate(o), newJournal(o), newVersion(o),
 	)
 	return root
 }
