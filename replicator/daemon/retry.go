@@ -106,7 +106,9 @@ func findingFor(err error) (replicator.FindingKind, bool) {
 		return replicator.FindingMismatch, true
 	case errors.Is(err, oci.ErrUnsupported):
 		return replicator.FindingUnsupported, true
-	case errors.Is(err, oci.ErrDenied), errors.Is(err, oci.ErrRefused), errors.Is(err, oci.ErrImmutable),
+	case errors.Is(err, oci.ErrImmutable): // equal digests are done: this is another
+		return replicator.FindingConflict, true
+	case errors.Is(err, oci.ErrDenied), errors.Is(err, oci.ErrRefused),
 		errors.Is(err, oci.ErrInvalid), errors.Is(err, oci.ErrTooLarge):
 		return replicator.FindingRefused, true
 	}

@@ -323,7 +323,7 @@ func TestADestinationThatRefuses(t *testing.T) {
 		if j.State != replicator.Refused || j.Error.Kind != "immutable" {
 			t.Errorf("the job ended %s: %+v", j.State, j.Error)
 		}
-		if f := w.found(replicator.FindingRefused); len(f) != 1 {
+		if f := w.found(replicator.FindingConflict); len(f) != 1 {
 			t.Errorf("findings:\n%s", w.describe())
 		}
 		if us.names(app, "v1") != first.Digest() {
@@ -333,7 +333,7 @@ func TestADestinationThatRefuses(t *testing.T) {
 			t.Errorf("status %s", s)
 		}
 		// Acknowledging the finding holds the job: no lag any more.
-		f := w.found(replicator.FindingRefused)
+		f := w.found(replicator.FindingConflict)
 		if _, err := (Operator{Daemon: w.Daemon}).Acknowledge(context.Background(), []string{f[0].ID}, "test"); err != nil {
 			t.Fatal(err)
 		}

@@ -245,7 +245,8 @@ func (b *batch) acknowledge(id int64) (int64, error) {
 		return 0, err
 	}
 	switch replicator.FindingKind(kind) {
-	case replicator.FindingRefused, replicator.FindingUnsupported, replicator.FindingSourceIncomplete, replicator.FindingCollision:
+	case replicator.FindingRefused, replicator.FindingUnsupported, replicator.FindingSourceIncomplete, replicator.FindingCollision,
+		replicator.FindingConflict: // of a tag that may not be moved
 	default:
 		return 1, nil
 	}
