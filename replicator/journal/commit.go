@@ -131,6 +131,10 @@ func (j *Journal) transaction(requests []*request) (err error) {
 	if err := j.step(StageBegin); err != nil {
 		return err
 	}
+	if s := j.shared; s != nil {
+		s.silent.Store(time.Now().UnixNano())
+		defer s.silent.Store(0)
+	}
 	if err := j.session.begin(ctx); err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
@@ -180,6 +184,9 @@ func (j *Journal) writeAhead(ctx context.Context, completion bool, ahead func(*b
 	if err := j.step(StageAsk); err != nil {
 		return err
 	}
+	if err := j.shared.refuses(completion); err != nil {
+		return err
+	}
 	r := &request{ahead: ahead, do: do, done: make(chan error, 1)}
 	if err := j.enqueue(ctx, completion, r); err != nil {
 		return err
@@ -188,6 +195,9 @@ func (j *Journal) writeAhead(ctx context.Context, completion bool, ahead func(*b
 	case err := <-r.done:
 		return err
 	case <-ctx.Done():
+		if j.shared != nil {
+			return fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
+		}
 		return context.Cause(ctx)
 	case <-j.ended:
 		select {

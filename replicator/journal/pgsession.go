@@ -15,7 +15,7 @@ import (
 const (
 	// transactionTime bounds one transaction as seen from here: a database
 	// behind a network that swallows what is sent must not hold the committer.
-	transactionTime = 15 * time.Second
+	transactionTime = 10 * time.Second
 	// queueAtMost is how many statements are put off before they are sent.
 	queueAtMost = 1000
 )

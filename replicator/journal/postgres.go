@@ -32,7 +32,7 @@ const (
 	readTime = 15 * time.Second
 	// turnTime is how long a write waits for its turn: longer than a replica
 	// that froze in the middle of its own can hold it (idleInTurn).
-	turnTime   = 10 * time.Second
+	turnTime   = 8 * time.Second
 	idleInTurn = 4 * time.Second
 	// silence is after how long a connection whose other end is gone breaks.
 	silence = 10 * time.Second

@@ -34,6 +34,7 @@ type shared struct {
 	role   Role
 	buried func(replica string, jobs int)
 
+	silent  atomic.Int64 // when the transaction under way began, nanoseconds since 1970; 0: none
 	leads   atomic.Int64 // microseconds: we lead until then
 	sharers atomic.Int64 // replicas that work, we among them
 
@@ -240,6 +241,23 @@ func (b *batch) bury(replica string, epoch int64) (int, error) {
 		jobs++
 	}
 	return jobs, nil
+}
+
+// silentAtMost is how long the database may take for a transaction before what
+// is taken in is refused at once: whoever sends it has better things to do than
+// to wait.
+const silentAtMost = 3 * time.Second
+
+// refuses gives ErrUnavailable while the database is silent.
+func (s *shared) refuses(completion bool) error {
+	if s == nil || completion {
+		return nil
+	}
+	began := s.silent.Load()
+	if began == 0 || time.Since(time.Unix(0, began)) < silentAtMost {
+		return nil
+	}
+	return fmt.Errorf("%w: no answer for %s", ErrUnavailable, silentAtMost)
 }
 
 // names is the catalog as of now.
