@@ -73,8 +73,13 @@ func (r *run) between(ctx context.Context, src *Registry, t *target) {
 				}
 				return
 			}
-			r.agree(ctx, t, a, b)
-			return
+			hollow := r.agree(ctx, t, a, b)
+			if hollow == nil {
+				return
+			}
+			if hollow == a {
+				a, b = b, a
+			}
 		case conflict:
 			r.conflict(ctx, t, a, b)
 			return
@@ -125,7 +130,9 @@ func (r *run) flow(ctx context.Context, t *target, from, to *end, started time.T
 		return true
 	}
 	if o := r.outcome(t.job); o != nil && o.State == replicator.Done {
-		r.proveWanted(ctx, t, from)
+		if r.proveWanted(ctx, t, from) {
+			r.fail(ctx, t.job, fmt.Errorf("%s lacks what it has given: %w", from.place, oci.ErrInterrupted))
+		}
 	}
 	return false
 }
@@ -149,8 +156,9 @@ func (r *run) routeBetween(t *target, from, to *end) plan.Route {
 }
 
 // agree ends a job whose two ends name the same: each end that a route wants
-// the tag at is proven, and the shared digest is the new base.
-func (r *run) agree(ctx context.Context, t *target, a, b *end) {
+// the tag at is proven, and the shared digest is the new base. It gives an end
+// that turns out to lack content, for the other to bring it there.
+func (r *run) agree(ctx context.Context, t *target, a, b *end) (hollow *end) {
 	out := journal.Outcome{
 		ID: t.job.ID, Generation: t.job.Generation, State: replicator.Done, Counted: true,
 		Digest: a.digest, Base: a.digest,
@@ -159,38 +167,46 @@ func (r *run) agree(ctx context.Context, t *target, a, b *end) {
 	r.set(out)
 	for _, e := range []*end{a, b} {
 		if o := r.outcome(t.job); o.Error == nil || o.Error.Kind == kindUnsettled {
-			r.proveWanted(ctx, t, e)
+			if r.proveWanted(ctx, t, e) {
+				return e
+			}
 		}
 	}
+	return nil
 }
 
 // proveWanted reads an end back where one of the job's routes wants the tag
-// there and no fresh record says that it is whole.
-func (r *run) proveWanted(ctx context.Context, t *target, e *end) {
+// there and no fresh record says that it is whole; it tells whether content is
+// missing there.
+func (r *run) proveWanted(ctx context.Context, t *target, e *end) (hollow bool) {
 	wanted := false
 	for _, w := range t.job.Wants {
 		wanted = wanted || w.Destination == e.place.Registry
 	}
 	if !wanted {
-		return
+		return false
 	}
 	record, known, err := r.journal.Record(ctx, e.place.Identity, e.place.Repository, t.job.Tag)
 	if err != nil {
 		r.fail(ctx, t.job, err)
-		return
+		return false
 	}
 	proof := *t
 	proof.place, proof.repo, proof.record, proof.known, proof.present = e.place, e.repo, record, known, e.digest
 	if r.fresh(&proof, e.digest) {
-		return
+		return false
 	}
 	report, err := verify.Image(ctx, e.repo, e.digest.String(), r.proof(ctx, e.place, nil))
+	if err == nil && len(report.Missing) > 0 {
+		r.lost(&proof, report)
+		return true
+	}
 	if err == nil {
 		err = r.unsound(&proof, report)
 	}
 	if err != nil {
 		r.fail(ctx, t.job, fmt.Errorf("prove %s: %w", e.place, err))
-		return
+		return false
 	}
 	other := t.job.Source
 	if other == e.place {
@@ -204,6 +220,7 @@ func (r *run) proveWanted(ctx context.Context, t *target, e *end) {
 		Route: r.routeBetween(t, &end{place: other}, e).Name, PushedAt: t.job.PushedAt, ProvenAt: r.now(),
 		Wrote: known && record.Wrote && record.Digest == e.digest, Bytes: report.Bytes,
 	})
+	return false
 }
 
 // settleConflict applies the route's policy; conflict where it asks a person.

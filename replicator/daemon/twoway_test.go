@@ -537,3 +537,30 @@ func TestTwoWaysReferrersAreUnited(t *testing.T) {
 		})
 	}
 }
+
+// Both ends name the same, and one has lost something below it.
+func TestTwoWaysAHollowEndIsRepaired(t *testing.T) {
+	image := ocitest.MultiArch("app", 2, 2)
+	for _, at := range []string{"eu", "us"} {
+		t.Run(at, func(t *testing.T) {
+			in(t, pair(), func(w *world) {
+				w.push("eu", app, "v1", image)
+				w.proven("us", app, "v1", image)
+				w.settle()
+				look := func() {
+					w.jump(13 * time.Hour) // the proofs are due
+					w.accept(w.event("eu", app, "v1", image.Digest()), w.event("us", app, "v1", image.Digest()))
+					w.settle()
+				}
+				look()
+				w.proven("eu", app, "v1", image)
+				w.sites[at].Remove(app, image.Blobs[1].Desc.Digest)
+				look()
+				w.proven(at, app, "v1", image)
+				if f := w.found(replicator.FindingMissing); len(f) == 0 || f[0].Registry != at {
+					t.Errorf("findings:\n%s", w.describe())
+				}
+			})
+		})
+	}
+}
