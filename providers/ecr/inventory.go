@@ -61,6 +61,7 @@ func (p *Repository) Tags(ctx context.Context) iter.Seq2[oci.Tag, error] {
 		first := true
 		for tag, err := range p.reg.api.tags(ctx, p.FullName()) {
 			if first && (errors.Is(err, oci.ErrDenied) || errors.Is(err, oci.ErrUnlistable) || errors.Is(err, oci.ErrRefused)) {
+				oci.Detour(ctx, err)
 				p.Repository.Tags(ctx)(yield)
 				return
 			}

@@ -304,7 +304,7 @@ func actionOf(r *http.Request, parts []string) string {
 		}
 		return "GetDownloadUrlForLayer"
 	case "blobs/uploads":
-		if r.Method == http.MethodPost {
+		if r.Method == http.MethodPost || r.Method == http.MethodDelete { // who begins one may give it up
 			return "InitiateLayerUpload"
 		}
 		return "CompleteLayerUpload"
