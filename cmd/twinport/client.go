@@ -23,7 +23,8 @@ import (
 	"github.com/twinport/twinport/replicator/journal"
 )
 
-// maxLine bounds one line of a streamed answer: a plan of a million tags is long.
+// maxLine bounds an answer, or one line of a streamed one: a plan of a million
+// tags is long.
 const maxLine = 1 << 30
 
 // A client is the operator that a running daemon's admin address offers.
@@ -145,20 +146,27 @@ func (c *client) do(ctx context.Context, method, path string, query url.Values, 
 }
 
 func (c *client) call(ctx context.Context, method, path string, query url.Values, body, into any) error {
+	return c.read(ctx, method, path, query, body, func(answer io.Reader) error {
+		return json.NewDecoder(answer).Decode(into)
+	})
+}
+
+// read asks, and hands a good answer's body to f.
+func (c *client) read(ctx context.Context, method, path string, query url.Values, body any, f func(io.Reader) error) error {
 	resp, err := c.do(ctx, method, path, query, body, "application/json")
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	decoder := json.NewDecoder(io.LimitReader(resp.Body, maxLine))
+	answer := io.LimitReader(resp.Body, maxLine)
 	if resp.StatusCode != http.StatusOK {
 		var p api.Problem
-		if err := decoder.Decode(&p); err != nil || p.Error == "" {
+		if err := json.NewDecoder(answer).Decode(&p); err != nil || p.Error == "" {
 			p.Error = resp.Status
 		}
 		return problem(resp.StatusCode, p)
 	}
-	if err := decoder.Decode(into); err != nil {
+	if err := f(answer); err != nil {
 		return fmt.Errorf("read the daemon's answer: %w", err)
 	}
 	return nil
@@ -324,8 +332,11 @@ func (c *client) Verify(ctx context.Context, request api.VerifyRequest, progress
 	return out, err
 }
 
-func (c *client) Plan(ctx context.Context, routes []string) (out api.Plan, err error) {
-	err = c.call(ctx, http.MethodPost, "/api/v1/plan", nil, map[string][]string{"routes": routes}, &out)
+func (c *client) Plan(ctx context.Context, routes []string) (out *api.Plan, err error) {
+	err = c.read(ctx, http.MethodPost, "/api/v1/plan", nil, map[string][]string{"routes": routes}, func(body io.Reader) error {
+		out, err = api.ReadPlan(body, "")
+		return err
+	})
 	return out, err
 }
 

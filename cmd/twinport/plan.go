@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -34,7 +35,8 @@ destination has already are not sent again.`,
 				if err != nil {
 					return err
 				}
-				if err := printPlan(cmd.OutOrStdout(), o, result, all); err != nil {
+				err = printPlan(cmd.OutOrStdout(), o, result, all)
+				if err := errors.Join(err, result.Close()); err != nil {
 					return err
 				}
 				if exitCode && !result.Empty() {
@@ -49,18 +51,22 @@ destination has already are not sent again.`,
 	return cmd
 }
 
-func printPlan(w io.Writer, o *options, p api.Plan, all bool) error {
+// gridRows is how many rows a long table aligns at a time.
+const gridRows = 1000
+
+func printPlan(w io.Writer, o *options, p *api.Plan, all bool) error {
 	if o.output == "json" {
-		return printJSON(w, p)
+		return p.WriteJSON(w)
 	}
 	counts := make(map[string]int)
 	var bytes int64
 	var g *grid
-	for _, a := range p.Actions {
+	rows := 0
+	err := p.Each(func(a api.Action) error {
 		counts[a.Action]++
 		bytes += a.Bytes
 		if a.Action == "skip" && !all {
-			continue
+			return nil
 		}
 		if g == nil {
 			g = newGrid(w, "ACTION", "ROUTE", "DESTINATION", "REPOSITORY", "TAG", "DIGEST", "SIZE", "REASON")
@@ -74,13 +80,20 @@ func printPlan(w io.Writer, o *options, p api.Plan, all bool) error {
 			shown = size(a.Bytes)
 		}
 		g.row(a.Action, a.Route, a.Destination, to, a.Tag, short(a.Digest), shown, a.Reason)
+		if rows++; rows%gridRows == 0 {
+			return g.flush()
+		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	if g != nil {
 		if err := g.flush(); err != nil {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(w, "%d to copy, %d to move, %d to create, %d to delete, %d refused, %d skipped; at most %s; %d requests to find out\n",
+	_, err = fmt.Fprintf(w, "%d to copy, %d to move, %d to create, %d to delete, %d refused, %d skipped; at most %s; %d requests to find out\n",
 		counts["copy"], counts["move"], counts["create"], counts["delete"], counts["refuse"], counts["skip"], size(bytes), p.Requests)
 	return err
 }

@@ -47,7 +47,8 @@ type Operator interface {
 	// Sync and Verify tell progress now and then, from one goroutine.
 	Sync(ctx context.Context, request SyncRequest, progress func(Progress)) (Sync, error)
 	Verify(ctx context.Context, request VerifyRequest, progress func(Progress)) (Verify, error)
-	Plan(ctx context.Context, routes []string) (Plan, error)
+	// Plan is the caller's to close.
+	Plan(ctx context.Context, routes []string) (*Plan, error)
 	Resolve(ctx context.Context, request ResolveRequest, actor string) (Resolved, error)
 }
 
@@ -311,6 +312,10 @@ func problemOf(err error) (int, Problem) {
 }
 
 func write(w http.ResponseWriter, code int, v any) {
+	if p, ok := v.(*Plan); ok {
+		writePlan(w, p)
+		return
+	}
 	body, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		code, body = http.StatusInternalServerError, []byte(`{"error":"the answer cannot be encoded"}`)
@@ -320,6 +325,17 @@ func write(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(code)
 	_, _ = w.Write(append(body, '\n')) // a caller that went away
+}
+
+// writePlan answers with a plan, which may be long.
+func writePlan(w http.ResponseWriter, p *Plan) {
+	defer func() { _ = p.Close() }() // nobody needs its file any more
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Cache-Control", "no-store")
+	if err := p.WriteJSON(w); err != nil {
+		panic(http.ErrAbortHandler) // half an answer must not look like a whole one
+	}
 }
 
 // decode reads a request's body: one JSON object without fields we do not know.

@@ -137,35 +137,6 @@ type TagState struct {
 	Cause  string    `json:"cause"`
 }
 
-// Plan answers POST /api/v1/plan and `twinport plan`.
-type Plan struct {
-	Actions  []Action `json:"actions"`
-	Requests int64    `json:"requests"`
-}
-
-// Action is what a sync would do about one tag.
-type Action struct {
-	Route                 string  `json:"route"`
-	Destination           string  `json:"destination"`
-	Repository            string  `json:"repository"`
-	DestinationRepository string  `json:"destinationRepository"`
-	Tag                   string  `json:"tag"`
-	Digest                *string `json:"digest"`
-	Action                string  `json:"action"`
-	Reason                string  `json:"reason"`
-	Bytes                 int64   `json:"bytes"`
-}
-
-// Empty tells whether a plan has nothing to do but skip.
-func (p Plan) Empty() bool {
-	for _, a := range p.Actions {
-		if a.Action != "skip" {
-			return false
-		}
-	}
-	return true
-}
-
 // SyncRequest asks for POST /api/v1/sync.
 type SyncRequest struct {
 	Routes   []string `json:"routes,omitempty"`

@@ -37,8 +37,6 @@ func TestShapes(t *testing.T) {
 			Route: "prod", Destination: "us", Repository: "team/app", Tag: "v1", Wanted: "sha256:a", Proven: "sha256:b", PushedAt: noon,
 			State: replicator.Refused, Error: &replicator.JobError{Kind: "denied", Message: "no"},
 		})}}, `{"behind":[{"route":"prod","destination":"us","repository":"team/app","tag":"v1","wanted":"sha256:a","proven":"sha256:b","pushedAt":"2026-01-31T13:05:00Z","why":"refused: no"}]}`},
-		{"plan", Plan{Actions: []Action{{Route: "prod", Destination: "us", Repository: "team/app", DestinationRepository: "dr/team/app", Tag: "v1", Digest: text("sha256:a"), Action: "copy", Reason: "missing", Bytes: 9}}, Requests: 4},
-			`{"actions":[{"route":"prod","destination":"us","repository":"team/app","destinationRepository":"dr/team/app","tag":"v1","digest":"sha256:a","action":"copy","reason":"missing","bytes":9}],"requests":4}`},
 		{"an action without a digest", Action{Action: "skip"},
 			`{"route":"","destination":"","repository":"","destinationRepository":"","tag":"","digest":null,"action":"skip","reason":"","bytes":0}`},
 		{"sync", Sync{Copied: 1, Moved: 2, Refused: 3, Failed: 4, Bytes: 5, Requests: Requests{6, 7}, Seconds: 1.25, Findings: []Finding{}},
@@ -84,9 +82,6 @@ func TestVerdicts(t *testing.T) {
 		name      string
 		got, want bool
 	}{
-		{"a plan of nothing is empty", Plan{}.Empty(), true},
-		{"one that skips is empty", Plan{Actions: []Action{{Action: "skip"}}}.Empty(), true},
-		{"one that refuses is not", Plan{Actions: []Action{{Action: "skip"}, {Action: "refuse"}}}.Empty(), false},
 		{"a sync is in sync", Sync{Copied: 1}.InSync(), true},
 		{"refused", Sync{Refused: 1}.InSync(), false},
 		{"failed", Sync{Failed: 1}.InSync(), false},

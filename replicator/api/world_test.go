@@ -112,8 +112,8 @@ func (o *operator) Verify(ctx context.Context, r VerifyRequest, progress func(Pr
 	return Verify{Checked: 5, Missing: []Verified{}, Corrupt: []Verified{}}, o.note("verify %+v", r)
 }
 
-func (o *operator) Plan(_ context.Context, routes []string) (Plan, error) {
-	return Plan{Actions: []Action{}}, o.note("plan %v", routes)
+func (o *operator) Plan(_ context.Context, routes []string) (*Plan, error) {
+	return NewPlan(""), o.note("plan %v", routes)
 }
 
 func (o *operator) Resolve(_ context.Context, r ResolveRequest, actor string) (Resolved, error) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -219,9 +218,9 @@ func (o Operator) SetPaused(ctx context.Context, route string, paused bool, acto
 }
 
 // Plan implements api.Operator.
-func (o Operator) Plan(ctx context.Context, names []string) (api.Plan, error) {
-	out := api.Plan{Actions: []api.Action{}}
-	requests, err := o.Daemon.Plan(ctx, names, func(a Action) {
+func (o Operator) Plan(ctx context.Context, names []string) (*api.Plan, error) {
+	out := api.NewPlan("")
+	requests, err := o.Daemon.Plan(ctx, names, func(a Action) error {
 		shown := api.Action{
 			Route: a.Route, Destination: a.Destination, Repository: a.Repository, DestinationRepository: a.DestinationRepository,
 			Tag: a.Tag, Action: a.Action, Reason: a.Reason, Bytes: a.Bytes,
@@ -230,15 +229,13 @@ func (o Operator) Plan(ctx context.Context, names []string) (api.Plan, error) {
 			d := a.Digest.String()
 			shown.Digest = &d
 		}
-		out.Actions = append(out.Actions, shown)
+		return out.Add(shown)
 	})
+	if err != nil {
+		return nil, errors.Join(usage(err), out.Close())
+	}
 	out.Requests = requests
-	slices.SortFunc(out.Actions, func(a, b api.Action) int {
-		return strings.Compare(
-			strings.Join([]string{a.Route, a.Destination, a.Repository, a.Tag, a.Action}, "\x00"),
-			strings.Join([]string{b.Route, b.Destination, b.Repository, b.Tag, b.Action}, "\x00"))
-	})
-	return out, usage(err)
+	return out, nil
 }
 
 // Sync implements api.Operator.

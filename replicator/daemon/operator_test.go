@@ -19,12 +19,17 @@ import (
 	"github.com/twinport/twinport/replicator/plan"
 )
 
-func actionsOf(p api.Plan) map[string]int {
+func actionsOf(p *api.Plan) map[string]int {
 	n := make(map[string]int)
-	for _, a := range p.Actions {
+	for _, a := range planned(p) {
 		n[a.Action]++
 	}
 	return n
+}
+
+func planned(p *api.Plan) (list []api.Action) {
+	_ = p.Each(func(a api.Action) error { list = append(list, a); return nil }) // so few are in memory
+	return list
 }
 
 func TestPlanSyncPlan(t *testing.T) {
@@ -51,7 +56,7 @@ func TestPlanSyncPlan(t *testing.T) {
 		if got["copy"] != 11 || got["move"] != 1 || got["refuse"] != 2 || got["skip"] == 0 || p.Empty() || p.Requests == 0 {
 			t.Errorf("actions %v, %d requests", got, p.Requests)
 		}
-		for _, a := range p.Actions {
+		for _, a := range planned(p) {
 			switch {
 			case a.Reason == "":
 				t.Errorf("no reason: %+v", a)
@@ -61,7 +66,7 @@ func TestPlanSyncPlan(t *testing.T) {
 				t.Errorf("%+v", a)
 			}
 		}
-		if !slices.IsSortedFunc(p.Actions, func(a, b api.Action) int {
+		if !slices.IsSortedFunc(planned(p), func(a, b api.Action) int {
 			return strings.Compare(a.Route+"\x00"+a.Destination+"\x00"+a.Repository+"\x00"+a.Tag, b.Route+"\x00"+b.Destination+"\x00"+b.Repository+"\x00"+b.Tag)
 		}) {
 			t.Error("the actions are in no order")
@@ -370,4 +375,41 @@ func TestBoundedTextStaysText(t *testing.T) {
 			t.Errorf("%d bytes of %.9q became %d", len(s), s, len(got))
 		}
 	}
+}
+
+// Whoever is shown a plan may have enough of it.
+func TestAPlanThatCannotBeShownEnds(t *testing.T) {
+	in(t, star(), func(w *world) {
+		fill(w.sites["eu"], 3, 3)
+		full := errors.New("no space left")
+		shown := 0
+		_, err := w.Daemon.Plan(context.Background(), nil, func(Action) error { shown++; return full })
+		if !errors.Is(err, full) || shown != 1 {
+			t.Errorf("shown %d times: %v", shown, err)
+		}
+	}, oneShot())
+}
+
+// A plan says of a move that it corrects what was moved without the source.
+func TestAPlanTellsOfAnUnconfirmedMove(t *testing.T) {
+	in(t, star(), func(w *world) {
+		first, second := ocitest.Image("first", 1), ocitest.Image("second", 1)
+		w.sites["eu"].Push(app, "v1", second)
+		w.sites["us"].Push(app, "v1", first)
+		err := w.journal.SaveRecords(context.Background(), []replicator.Record{{
+			Destination: replicator.Place{Registry: "us", Identity: w.sites["us"].Identity(), Repository: app},
+			Source:      replicator.Place{Registry: "eu", Identity: w.sites["eu"].Identity(), Repository: app},
+			Tag:         "v1", Digest: first.Digest(), Route: "prod", PushedAt: w.clock(), ProvenAt: w.clock(), Unconfirmed: true,
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := Operator{Daemon: w.Daemon}.Plan(context.Background(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if list := planned(p); len(list) != 1 || list[0].Action != "move" || !strings.Contains(list[0].Reason, "while the source did not answer") {
+			t.Errorf("%+v", list)
+		}
+	}, oneShot())
 }

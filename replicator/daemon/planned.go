@@ -29,8 +29,9 @@ type Action struct {
 }
 
 // Plan computes what a sync of the routes would do, and how many requests that
-// took to find out. Each action is handed to show as it is found, one at a time.
-func (d *Daemon) Plan(ctx context.Context, names []string, show func(Action)) (requests int64, err error) {
+// took to find out. Each action is handed to show as it is found, one at a time;
+// its error ends the plan.
+func (d *Daemon) Plan(ctx context.Context, names []string, show func(Action) error) (requests int64, err error) {
 	st := d.State()
 	selected, err := routes(st, names)
 	if err != nil {
@@ -38,11 +39,19 @@ func (d *Daemon) Plan(ctx context.Context, names []string, show func(Action)) (r
 	}
 	var made atomic.Int64
 	ctx = oci.WithTally(ctx, &made)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	var mu sync.Mutex
+	var unshown error
 	tell := func(a Action) {
 		mu.Lock()
 		defer mu.Unlock()
-		show(a)
+		if unshown != nil {
+			return
+		}
+		if unshown = show(a); unshown != nil {
+			cancel(unshown)
+		}
 	}
 	var g errgroup.Group
 	g.SetLimit(4)
@@ -54,6 +63,9 @@ func (d *Daemon) Plan(ctx context.Context, names []string, show func(Action)) (r
 		})
 	}
 	_ = g.Wait() // each route's error is kept beside the others'
+	if unshown != nil {
+		return made.Load(), unshown
+	}
 	return made.Load(), errors.Join(errs...)
 }
 

@@ -15,7 +15,7 @@ func TestPlanBetweenTwoThatFeedEachOther(t *testing.T) {
 		eu, us := w.sites["eu"], w.sites["us"]
 		planned := func() map[string]string {
 			actions := make(map[string]string)
-			if _, err := w.Daemon.Plan(w.Context(), nil, func(a Action) { actions[a.Route] = a.Action }); err != nil {
+			if _, err := w.Daemon.Plan(w.Context(), nil, func(a Action) error { actions[a.Route] = a.Action; return nil }); err != nil {
 				t.Fatal(err)
 			}
 			return actions
