@@ -135,6 +135,12 @@ func (d *Daemon) WaitReady() {
 	})
 }
 
+// Ready is nil where the daemon says that it is.
+func (d *Daemon) Ready(ctx context.Context) error {
+	_, err := d.get(ctx, "/readyz")
+	return err
+}
+
 // Info is what the daemon says of itself in its data directory.
 type Info struct {
 	Listen string `json:"listen"`
