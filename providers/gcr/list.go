@@ -1,7 +1,6 @@
 package gcr
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,11 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
-
-	"github.com/opencontainers/go-digest"
 
 	"github.com/twinport/twinport/providers/generic"
 	"github.com/twinport/twinport/replicator/oci"
@@ -27,34 +22,9 @@ const (
 	maxDepth = 64
 )
 
-// A listing is Google's own tags/list: beside the specification's tags, every
-// manifest with its tags and times, and the names below this one.
-type listing struct {
-	Tags      []string `json:"tags"`
-	Child     []string `json:"child"`
-	Manifests map[digest.Digest]struct {
-		Tags     []string `json:"tag"`
-		Uploaded string   `json:"timeUploadedMs"` // since 1970, as a string
-	} `json:"manifest"`
-}
-
-func (r *Registry) listing(ctx context.Context, full string, query url.Values) (l listing, next url.Values, err error) {
-	what := "GET tags " + full
-	a, err := r.Ask(ctx, generic.Request{
-		Operation: oci.OpList, What: what, Method: http.MethodGet, Path: "/v2/" + full + "/tags/list", Query: query,
-		Scopes: []string{"repository:" + full + ":pull"}, Limit: maxPage,
-	})
-	if err != nil {
-		return l, nil, err
-	}
-	if json.Unmarshal(a.Body, &l) != nil {
-		return l, nil, r.Senseless(what, "the answer is no list of tags")
-	}
-	return l, a.Next, nil
-}
-
 // Tags lists the tags with digests and times: all in one request, for Google
-// gives no pages here; where a Link names one all the same, it is followed.
+// gives no pages here; where a Link names one all the same, it is followed. The
+// answer is read as it comes, so that its size is no bound.
 func (p *Repository) Tags(ctx context.Context) iter.Seq2[oci.Tag, error] {
 	return func(yield func(oci.Tag, error) bool) {
 		full := p.FullName()
@@ -65,18 +35,15 @@ func (p *Repository) Tags(ctx context.Context) iter.Seq2[oci.Tag, error] {
 		var query url.Values
 		some := false
 		for range maxPages {
-			l, next, err := p.registry.listing(ctx, full, query)
-			if err != nil {
+			page := &listing{tag: yield}
+			next, err := p.registry.list(ctx, full, query, page)
+			some = some || page.some
+			switch {
+			case page.over:
+				return
+			case err != nil:
 				yield(oci.Tag{}, err)
 				return
-			}
-			some = some || len(l.Tags)+len(l.Manifests) > 0
-			for _, tag := range l.sorted() {
-				if !yield(tag, nil) {
-					return
-				}
-			}
-			switch {
 			case next == nil && !some:
 				// A path without manifests is no image: Google answers 200 and
 				// an empty list for whatever name below a repository.
@@ -92,35 +59,6 @@ func (p *Repository) Tags(ctx context.Context) iter.Seq2[oci.Tag, error] {
 		}
 		yield(oci.Tag{}, p.registry.Senseless("GET tags "+full, "the list has no end"))
 	}
-}
-
-// sorted gives the listing's tags by name, with what the manifests tell.
-func (l listing) sorted() []oci.Tag {
-	tags := make([]oci.Tag, 0, len(l.Tags))
-	seen := make(map[string]bool, len(l.Tags))
-	for d, m := range l.Manifests {
-		if oci.CheckDigest(d) != nil {
-			continue
-		}
-		var at time.Time
-		if ms, err := strconv.ParseInt(m.Uploaded, 10, 64); err == nil && ms > 0 {
-			at = time.UnixMilli(ms).UTC()
-		}
-		for _, name := range m.Tags {
-			if oci.CheckTag(name) == nil && !seen[name] {
-				seen[name] = true
-				tags = append(tags, oci.Tag{Name: name, Digest: d, PushedAt: at})
-			}
-		}
-	}
-	for _, name := range l.Tags {
-		if oci.CheckTag(name) == nil && !seen[name] {
-			seen[name] = true
-			tags = append(tags, oci.Tag{Name: name})
-		}
-	}
-	slices.SortFunc(tags, func(a, b oci.Tag) int { return cmp.Compare(a.Name, b.Name) })
-	return tags
 }
 
 // Repositories lists images below the address by the REST API, and where that
@@ -259,7 +197,8 @@ func (r *Registry) walk(ctx context.Context, yield func(string, error) bool, ref
 	for len(stack) > 0 {
 		at := stack[len(stack)-1]
 		stack = stack[:len(stack)-1]
-		l, _, err := r.listing(ctx, at.name, nil)
+		l := &listing{}
+		_, err := r.list(ctx, at.name, nil, l)
 		if err != nil {
 			if at.depth == 0 {
 				err = generic.Unlistable(err, "give the identity roles/artifactregistry.reader, or name repositories literally under repositories.include")
@@ -271,14 +210,14 @@ func (r *Registry) walk(ctx context.Context, yield func(string, error) bool, ref
 			return
 		}
 		below, ok := strings.CutPrefix(at.name, r.Prefix()+"/")
-		if ok && len(l.Manifests)+len(l.Tags) > 0 && !yield(below, nil) {
+		if ok && l.some && !yield(below, nil) {
 			return
 		}
 		if at.depth >= maxDepth {
 			continue
 		}
-		slices.Sort(l.Child)
-		for _, child := range slices.Backward(l.Child) {
+		slices.Sort(l.children)
+		for _, child := range slices.Backward(l.children) {
 			name := at.name + "/" + child
 			if oci.CheckRepository(name) == nil && len(name) <= 255 {
 				stack = append(stack, step{name, at.depth + 1})

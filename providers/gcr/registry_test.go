@@ -56,10 +56,12 @@ func TestInventory(t *testing.T) {
 	if err := reg.Ping(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	seen := make(map[string]bool)
 	for tag, err := range reg.Repository("app").Tags(t.Context()) {
-		if err != nil || tag.Name != fmt.Sprintf("v%05d", n) || tag.Digest == "" || tag.PushedAt.IsZero() {
+		if err != nil || seen[tag.Name] || tag.Digest == "" || tag.PushedAt.IsZero() {
 			t.Fatalf("tag %d: %+v, %v", n, tag, err)
 		}
+		seen[tag.Name] = true
 		n++
 	}
 	if got := fake.Count("GET", "/tags/list"); n != 10_000 || got != 1 {

@@ -2,6 +2,7 @@ package generic
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/url"
 
@@ -25,6 +26,8 @@ type Request struct {
 	Body   []byte
 	// Limit bounds the answer in bytes; 0: 64 KiB.
 	Limit int64
+	// Stream leaves the answer's body unread; Limit does not bound it then.
+	Stream bool
 	// Accept are the statuses that count as success; nil: 200.
 	Accept []int
 }
@@ -36,6 +39,9 @@ type Answer struct {
 	Body   []byte
 	// Next is the query of the next page where a Link names one, else nil.
 	Next url.Values
+	// Stream is the body instead of Body, where it was asked for: whoever asks
+	// reads it, within bounds of its own, and closes it.
+	Stream io.ReadCloser
 }
 
 // Ask makes a request as the client makes its own: logged in, within limits,
@@ -47,7 +53,10 @@ func (r *Registry) Ask(ctx context.Context, q Request) (Answer, error) {
 		op: q.Operation, what: q.What, method: q.Method, url: u, header: q.Header, scopes: q.Scopes,
 		limit: q.Limit, accept: q.Accept,
 	}
-	if c.limit <= 0 {
+	switch {
+	case q.Stream:
+		c.limit = 0
+	case c.limit <= 0:
 		c.limit = maxErrorBody
 	}
 	if q.Body != nil {
@@ -57,10 +66,13 @@ func (r *Registry) Ask(ctx context.Context, q Request) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	answer := Answer{Status: a.status, Header: a.header, Body: a.bytes}
+	answer := Answer{Status: a.status, Header: a.header, Body: a.bytes, Stream: a.body}
 	next, err := nextPage(a.header.Values("Link"), a.url, u)
 	switch {
 	case err != nil:
+		if a.body != nil {
+			_ = a.body.Close() // nobody reads it
+		}
 		return Answer{}, r.senseless(q.What, a.status, err.Error())
 	case next != nil:
 		answer.Next = next.Query()
