@@ -554,6 +554,7 @@ func TestTwoWaysAHollowEndIsRepaired(t *testing.T) {
 				}
 				look()
 				w.proven("eu", app, "v1", image)
+				time.Sleep(time.Minute) // what proofs share has aged
 				w.sites[at].Remove(app, image.Blobs[1].Desc.Digest)
 				look()
 				w.proven(at, app, "v1", image)
