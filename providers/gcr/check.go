@@ -3,7 +3,6 @@ package gcr
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -110,12 +109,8 @@ func (r *Registry) MayCreate(ctx context.Context, repository string) error {
 	if err != nil {
 		return err
 	}
-	err = r.ask(ctx, oci.OpCreate, http.MethodPost, "projects/"+at.project+"/locations/"+at.location+"/repositories",
-		url.Values{"repositoryId": {at.repository}}, map[string]any{"format": "DOCKER"}, nil)
-	var answered *oci.RegistryError
-	if errors.As(err, &answered) && answered.Status == http.StatusConflict {
-		return nil
-	}
+	_, err = r.askFor(ctx, oci.OpCreate, http.MethodPost, "projects/"+at.project+"/locations/"+at.location+"/repositories",
+		url.Values{"repositoryId": {at.repository}}, map[string]any{"format": "DOCKER"}, nil, http.StatusConflict)
 	return err
 }
 

@@ -46,10 +46,9 @@ func (r *Registry) make(ctx context.Context, at place) error {
 		repository["labels"] = r.create.Labels
 	}
 	var op operation
-	err := r.ask(ctx, oci.OpCreate, http.MethodPost, "projects/"+at.project+"/locations/"+at.location+"/repositories",
-		url.Values{"repositoryId": {at.repository}}, repository, &op)
-	var answered *oci.RegistryError
-	if errors.As(err, &answered) && answered.Status == http.StatusConflict {
+	status, err := r.askFor(ctx, oci.OpCreate, http.MethodPost, "projects/"+at.project+"/locations/"+at.location+"/repositories",
+		url.Values{"repositoryId": {at.repository}}, repository, &op, http.StatusConflict)
+	if err == nil && status == http.StatusConflict {
 		return nil // somebody has made it
 	}
 	deadline := time.Now().Add(pollFor)
