@@ -26,14 +26,14 @@ type looked map[string]map[string]check.Check
 // look runs check and reads what it prints: strictly, as its documentation says.
 func (b *bench) look(code int, args ...string) looked {
 	b.Helper()
-	stdout, _ := b.ends(code, append(append([]string{"check"}, args...), "--output", "json")...)
+	stdout, stderr := b.ends(code, append(append([]string{"check"}, args...), "--output", "json")...)
 	var doc struct {
 		Registries []check.Report `json:"registries"`
 	}
 	decoder := json.NewDecoder(strings.NewReader(stdout))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&doc); err != nil {
-		b.Fatalf("%v\n%s", err, stdout)
+		b.Fatalf("%v\n%s%s", err, stdout, stderr)
 	}
 	told := looked{}
 	for _, r := range doc.Registries {

@@ -33,7 +33,16 @@ func (r *run) create(ctx context.Context) outcome {
 		return skipped("not tried: it cannot be without making one")
 	}
 	for _, name := range r.candidates(ctx) {
-		err := tester.MayCreate(ctx, name)
+		err := tester.Ready(ctx, name)
+		if errors.Is(err, oci.ErrDenied) {
+			detail, hint := told(err)
+			o := skipped("not tried: it may not be looked for what is there (%s)", detail)
+			o.hint = "for it to be tried: " + hint
+			return o
+		}
+		if err == nil {
+			err = tester.MayCreate(ctx, name)
+		}
 		switch {
 		case err == nil:
 			return ok("may make repositories (asked for %s, which is there)", name)
