@@ -340,6 +340,7 @@ func (r *run) lost(t *target, report verify.Report) {
 	f := r.finding(t.job, replicator.FindingMissing,
 		fmt.Sprintf("%s:%s was proven at %s and now lacks %s", t.place, t.job.Tag, t.record.ProvenAt.UTC().Format(time.RFC3339), what),
 		"it is copied again; find out who removed it")
+	f.Registry, f.Repository = t.place.Registry, t.place.Repository // of a pair, either end
 	r.note(t.job, f)
 	r.distrust(t.job, t.place.Identity)
 }
