@@ -15,11 +15,12 @@ TIMEOUT    ?= 20m
 FUZZTIME   ?= 30s
 BENCH      ?= .
 BENCHFLAGS ?= -benchmem
+SCALE      ?= 1000,10000,100000,1000000
 ONCE       ?=
 CLOUDS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build test unit integration race-check lint fmt vet bench fuzz demo tools registry daemon daemon-race clean
+.PHONY: help build test unit integration race-check lint fmt vet bench bench-scale profile fuzz demo tools registry daemon daemon-race clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -58,6 +59,12 @@ vet:
 
 bench: registry ## the benchmarks of both modules, readable with benchstat (BENCH=pattern)
 	@.ci/bench '$(BENCH)' $(BENCHFLAGS)
+
+bench-scale: ## time, memory and requests of plan and sweep at up to a million tags: some minutes (SCALE=1000,100000)
+	go test -run '^$$' -bench '^BenchmarkScale$$' -benchtime 1x -timeout 2h ./cmd/twinport -scale $(SCALE)
+
+profile: ## CPU and heap profiles of whole syncs, small blobs and large, to .cache/profile; prints the top of each
+	@.ci/profile
 
 fuzz: ## each fuzz target of both modules for FUZZTIME (30s)
 	@.ci/fuzz $(FUZZTIME)
