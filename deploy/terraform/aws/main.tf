@@ -120,7 +120,7 @@ data "aws_iam_policy_document" "twinport" {
     for_each = var.destination && var.create ? [1] : []
     content {
       sid       = "Create"
-      actions   = ["ecr:CreateRepository", "ecr:PutLifecyclePolicy", "ecr:TagResource"]
+      actions   = ["ecr:CreateRepository", "ecr:PutLifecyclePolicy", "ecr:SetRepositoryPolicy", "ecr:TagResource"]
       resources = local.repositories
     }
   }

@@ -22,7 +22,20 @@ variable "resource_group" {
 
 variable "principal_id" {
   type        = string
-  description = "Object ID of the identity Twinport runs as (managed identity, workload identity or service principal)."
+  default     = ""
+  description = "Object ID of the identity Twinport runs as (managed identity, workload identity or service principal). Empty: one is made, for oidc_issuer."
+}
+
+variable "oidc_issuer" {
+  type        = string
+  default     = ""
+  description = "With AKS's workload identity: the cluster's OIDC issuer URL."
+}
+
+variable "service_account" {
+  type        = string
+  default     = "twinport:twinport"
+  description = "With oidc_issuer: NAMESPACE:NAME of Twinport's service account."
 }
 
 variable "destination" {
@@ -65,7 +78,26 @@ data "azurerm_container_registry" "this" {
   resource_group_name = var.resource_group
 }
 
+# Without a secret: the pod's own token is taken for the identity's.
+resource "azurerm_user_assigned_identity" "twinport" {
+  count               = var.principal_id == "" ? 1 : 0
+  name                = "twinport-${var.registry_name}"
+  location            = data.azurerm_container_registry.this.location
+  resource_group_name = var.resource_group
+}
+
+resource "azurerm_federated_identity_credential" "twinport" {
+  count               = var.principal_id == "" && var.oidc_issuer != "" ? 1 : 0
+  name                = "twinport"
+  resource_group_name = var.resource_group
+  parent_id           = azurerm_user_assigned_identity.twinport[0].id
+  audience            = ["api://AzureADTokenExchange"]
+  issuer              = var.oidc_issuer
+  subject             = "system:serviceaccount:${var.service_account}"
+}
+
 locals {
+  principal = var.principal_id == "" ? azurerm_user_assigned_identity.twinport[0].principal_id : var.principal_id
   roles = var.abac ? concat(
     ["Container Registry Repository Catalog Lister"],
     [var.destination ? "Container Registry Repository Writer" : "Container Registry Repository Reader"],
@@ -76,7 +108,7 @@ resource "azurerm_role_assignment" "twinport" {
   for_each             = toset(local.roles)
   scope                = data.azurerm_container_registry.this.id
   role_definition_name = each.value
-  principal_id         = var.principal_id
+  principal_id         = local.principal
 }
 
 resource "azurerm_container_registry_webhook" "twinport" {
@@ -113,4 +145,9 @@ resource "azurerm_eventgrid_event_subscription" "twinport" {
     max_delivery_attempts = 30
     event_time_to_live    = 1440
   }
+}
+
+output "client_id" {
+  value       = one(azurerm_user_assigned_identity.twinport[*].client_id)
+  description = "auth.azure.client, and the service account's annotation azure.workload.identity/client-id"
 }

@@ -30,10 +30,22 @@ variable "service_account" {
   description = "E-mail of the service account Twinport runs as."
 }
 
+variable "kubernetes_service_account" {
+  type        = string
+  default     = ""
+  description = "With GKE's workload identity: NAMESPACE/NAME of Twinport's service account in Kubernetes. Empty: it is not bound."
+}
+
 variable "destination" {
   type        = bool
   default     = false
   description = "Images are copied to this repository, so the account may push."
+}
+
+variable "create" {
+  type        = bool
+  default     = false
+  description = "Twinport makes missing repositories of the project (create: {missing: true})."
 }
 
 variable "events" {
@@ -58,6 +70,30 @@ resource "google_artifact_registry_repository_iam_member" "twinport" {
   repository = var.repository
   role       = var.destination ? "roles/artifactregistry.writer" : "roles/artifactregistry.reader"
   member     = "serviceAccount:${var.service_account}"
+}
+
+# The reader's and writer's roles let nobody make repositories.
+resource "google_project_iam_custom_role" "create" {
+  count       = var.destination && var.create ? 1 : 0
+  project     = var.project
+  role_id     = "twinportCreate"
+  title       = "Twinport: make repositories of Artifact Registry"
+  permissions = ["artifactregistry.repositories.create", "artifactregistry.repositories.get"]
+}
+
+resource "google_project_iam_member" "create" {
+  count   = var.destination && var.create ? 1 : 0
+  project = var.project
+  role    = google_project_iam_custom_role.create[0].id
+  member  = "serviceAccount:${var.service_account}"
+}
+
+# Without a key: the pod's own token is exchanged for the service account's.
+resource "google_service_account_iam_member" "workload" {
+  count              = var.kubernetes_service_account == "" ? 0 : 1
+  service_account_id = "projects/${var.project}/serviceAccounts/${var.service_account}"
+  role               = "roles/iam.workloadIdentityUser"
+  member             = "serviceAccount:${var.project}.svc.id.goog[${var.kubernetes_service_account}]"
 }
 
 # Artifact Registry publishes to the topic of this very name.
