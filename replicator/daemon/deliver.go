@@ -114,7 +114,7 @@ func (r *run) deliver(ctx context.Context, from delivery, targets []*target) (mo
 		go func() {
 			defer finishing.Done()
 			t := targets[i]
-			switch err := r.settle(ctx, from, t, result); {
+			switch err := r.settle(oci.WithJob(ctx, t.job.ID), from, t, result); {
 			case errors.Is(err, errMoved):
 				mu.Lock()
 				moved = append(moved, t)

@@ -167,7 +167,7 @@ func (r *run) each(ctx context.Context, targets []*target, f func(context.Contex
 	ok := make([]bool, len(targets))
 	for i, t := range targets {
 		g.Go(func() error {
-			if err := f(ctx, t); err != nil {
+			if err := f(oci.WithJob(ctx, t.job.ID), t); err != nil {
 				r.fail(ctx, t.job, err)
 				return nil
 			}

@@ -166,6 +166,7 @@ func (d *Daemon) run(ctx context.Context, c journal.Claim) {
 		ctx = oci.WithBackground(ctx)
 	}
 	first := c.Jobs[0]
+	ctx = oci.WithJob(ctx, first.ID)
 	log := d.log.With(zap.String("component", "job"), zap.String("job", first.ID),
 		zap.String("source", first.Source.String()), zap.String("tag", first.Tag))
 

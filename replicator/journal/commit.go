@@ -120,7 +120,7 @@ func (j *Journal) commit(requests []*request) {
 
 func (j *Journal) answer(r *request, err error) {
 	if err == nil {
-		err = j.step(StageAnswer)
+		err = j.step(context.Background(), StageAnswer)
 	}
 	r.done <- err
 }
@@ -128,7 +128,7 @@ func (j *Journal) answer(r *request, err error) {
 // transaction has a context of its own: no caller's patience ends what others wait for.
 func (j *Journal) transaction(requests []*request) (err error) {
 	ctx := context.Background()
-	if err := j.step(StageBegin); err != nil {
+	if err := j.step(ctx, StageBegin); err != nil {
 		return err
 	}
 	if s := j.shared; s != nil {
@@ -159,7 +159,7 @@ func (j *Journal) transaction(requests []*request) (err error) {
 	if err := b.announce(); err != nil {
 		return err
 	}
-	if err := j.step(StageCommit); err != nil {
+	if err := j.step(ctx, StageCommit); err != nil {
 		return err
 	}
 	if err := j.session.commit(ctx); err != nil {
@@ -181,7 +181,7 @@ func (j *Journal) writeAhead(ctx context.Context, completion bool, ahead func(*b
 	if j.session == nil {
 		return errors.New("the journal is open for reading only")
 	}
-	if err := j.step(StageAsk); err != nil {
+	if err := j.step(ctx, StageAsk); err != nil {
 		return err
 	}
 	if err := j.shared.refuses(completion); err != nil {

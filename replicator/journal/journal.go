@@ -41,7 +41,7 @@ type Options struct {
 	Now func() time.Time
 	// Step, where not nil, is called at each stage of a write. It may wait, and
 	// its error is the write's: tests pace a journal by it, and end it.
-	Step func(Stage) error
+	Step func(context.Context, Stage) error
 }
 
 // A Role is what a process is among the replicas that share a journal; alone,
@@ -72,7 +72,7 @@ type Journal struct {
 	dir, path string
 	dialect   dialect
 	now       func() time.Time
-	step      func(Stage) error
+	step      func(context.Context, Stage) error
 	lock      *os.File // of the data directory
 	writeDB   *sql.DB
 	writer    *sql.Conn // SQLite's one that writes
@@ -170,7 +170,7 @@ func newJournal(o Options) *Journal {
 		located:     map[locationKey]struct{}{},
 	}
 	if j.step == nil {
-		j.step = func(Stage) error { return nil }
+		j.step = func(context.Context, Stage) error { return nil }
 	}
 	j.catalog.Store(newCatalog())
 	j.unwanted.Store(&map[int64]bool{})

@@ -82,3 +82,16 @@ func IsFreshConnection(ctx context.Context) bool {
 	b, _ := ctx.Value(freshKey{}).(bool)
 	return b
 }
+
+type jobKey struct{}
+
+// WithJob says for which job the requests and journal writes under ctx are made.
+func WithJob(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, jobKey{}, id)
+}
+
+// JobOf is the job that ctx belongs to, empty where it is none's.
+func JobOf(ctx context.Context) string {
+	id, _ := ctx.Value(jobKey{}).(string)
+	return id
+}
