@@ -98,6 +98,7 @@ type Daemon struct {
 	companions companions
 	arrivals   arrivals
 	unsettled  unsettled
+	looks      looks
 	suspects   suspects
 	journey    counters
 	running    runningJobs
@@ -198,6 +199,7 @@ func (d *Daemon) Run(ctx context.Context, grace time.Duration) error {
 		g.Go(func() error { return d.leading(gctx, d.schedule) })
 		g.Go(func() error { return d.leading(gctx, d.prune) })
 		g.Go(func() error { return d.fetch(gctx) })
+		g.Go(func() error { return d.lookAgain(gctx) })
 	}
 	defer d.passing.Wait()
 	return g.Wait()

@@ -393,7 +393,7 @@ func (r *run) done(t *target, from delivery, d digest.Digest, bytes int64, lande
 		out.History = []replicator.TagState{{Place: t.place, Tag: t.job.Tag, Digest: d, At: now, Cause: cause}}
 	}
 	if from.tag != "" && !from.gone {
-		r.settled(t.job, d, &out)
+		r.settled(t, d, &out)
 	}
 	if from.tag != "" && t.job.Digest != d && !from.gone { // the event told something else, or nothing
 		read := replicator.TagState{Place: from.place, Tag: from.tag, Digest: d, At: t.job.PushedAt, Cause: "read"}

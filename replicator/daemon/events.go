@@ -32,6 +32,7 @@ const sightingAge = time.Minute
 func (d *Daemon) Accept(ctx context.Context, events []replicator.Event, findings []replicator.Finding, sweepDue []string) (accepted int, err error) {
 	in := journal.Intake{Findings: findings, SweepDue: sweepDue}
 	st := d.State()
+	var unnamed []replicator.Event
 	for _, ev := range events {
 		if err := d.originTime(ctx, st, &ev); err != nil {
 			return 0, err
@@ -39,6 +40,9 @@ func (d *Daemon) Accept(ctx context.Context, events []replicator.Event, findings
 		decision := st.Rules.Jobs(ev)
 		if len(decision.Jobs) > 0 {
 			accepted++
+			if ev.Digest == "" {
+				unnamed = append(unnamed, ev)
+			}
 		}
 		in.Jobs = append(in.Jobs, decision.Jobs...)
 		in.Jobs = append(in.Jobs, byDigest(st, ev, decision.Jobs)...)
@@ -56,8 +60,11 @@ func (d *Daemon) Accept(ctx context.Context, events []replicator.Event, findings
 			Place: replicator.Place{Registry: ev.Registry, Identity: reg.Client.Identity(), Repository: ev.Repository},
 			Tag:   ev.Tag, Digest: ev.Digest, At: ev.PushedAt, Cause: ev.Cause,
 		}
-		if strings.HasPrefix(ev.Cause, causeSweep) {
+		switch {
+		case strings.HasPrefix(ev.Cause, causeSweep):
 			state.SeenAt = ev.ReceivedAt.Add(-sightingAge)
+		case ev.Cause == causePoll, ev.Cause == causeLook:
+			state.SeenAt = ev.ReceivedAt // compared with what was known a moment ago
 		}
 		if ev.Action == replicator.Delete {
 			state.Digest, state.Cause = "", "deleted"
@@ -75,6 +82,7 @@ func (d *Daemon) Accept(ctx context.Context, events []replicator.Event, findings
 	if _, err := d.journal.Accept(ctx, in); err != nil {
 		return 0, err
 	}
+	d.lookForNews(st, unnamed)
 	return accepted, nil
 }
 

@@ -121,13 +121,20 @@ const (
 func (r *run) resolve(ctx context.Context, src *Registry, repo oci.Repository, place replicator.Place, tag string, targets []*target) (delivery, error) {
 	from := delivery{src: src, repo: repo, place: place, tag: tag}
 	hint := targets[0].job.Digest
-	known := hint != ""
-	for _, t := range targets {
+	expected := hint
+	// A tag that named what is on record when it was read may still do so: a
+	// HEAD tells.
+	again := hint == "" && isUnsettled(targets[0].job)
+	known := hint != "" || again
+	for i, t := range targets {
 		record, ok, err := r.journal.Record(ctx, t.place.Identity, t.place.Repository, t.job.Reference())
 		if err != nil {
 			return from, err
 		}
-		known = known && ok && record.Digest == hint
+		if i == 0 && again {
+			expected = record.Digest
+		}
+		known = known && ok && record.Digest == expected
 	}
 	wait := settleFirst
 	for try := 0; ; try++ {
@@ -165,6 +172,8 @@ func (r *run) resolve(ctx context.Context, src *Registry, repo oci.Repository, p
 // told of something else.
 const kindUnsettled = "unsettled"
 
+func isUnsettled(j replicator.Job) bool { return j.Error != nil && j.Error.Kind == kindUnsettled }
+
 // early gives a job whose event may have come before its tag another look a
 // little later; false: there has been time enough.
 func (r *run) early(j replicator.Job, why string) bool {
@@ -191,16 +200,28 @@ func (r *run) settles(j replicator.Job) time.Duration {
 }
 
 // settled has an outcome look again a little later where the source's tag does
-// not name what the event told, and there has not been time enough.
-func (r *run) settled(j replicator.Job, now digest.Digest, o *journal.Outcome) {
-	if j.Digest == "" || now == j.Digest || j.Lane != replicator.LaneWebhook {
+// not name what the event told, or, where the event told no digest, names what
+// was on record before it. After that it may end, and the tag is looked at a
+// few times more beside it.
+func (r *run) settled(t *target, now digest.Digest, o *journal.Outcome) {
+	j := t.job
+	why := fmt.Sprintf("the event told of %s, the tag names %s: looking again", j.Digest, now)
+	switch {
+	case j.Lane != replicator.LaneWebhook || now == j.Digest:
+		return
+	case j.Digest == "" && (j.Flow != replicator.OneWay || !t.known || t.record.Digest != now):
+		return // it has told of something
+	case j.Digest == "":
+		why = fmt.Sprintf("the event told of a push, the tag still names %s: looking again", now)
+	}
+	age, recent := r.unsettled.age(j, r.now())
+	if !recent {
+		r.lookLater(j, now, o)
 		return
 	}
-	if age, recent := r.unsettled.age(j, r.now()); recent {
-		o.State, o.Counted, o.Digest = replicator.Waiting, false, ""
-		o.NextAttempt = r.now().Add(max(age, settleFirst))
-		o.Error = &replicator.JobError{Kind: kindUnsettled, Message: fmt.Sprintf("the event told of %s, the tag names %s: looking again", j.Digest, now)}
-	}
+	o.State, o.Counted, o.Digest = replicator.Waiting, false, ""
+	o.NextAttempt = r.now().Add(max(min(age, settleFor-age), settleFirst))
+	o.Error = &replicator.JobError{Kind: kindUnsettled, Message: why}
 }
 
 // settleAll does so with the outcomes of targets: however an older state of
@@ -208,7 +229,7 @@ func (r *run) settled(j replicator.Job, now digest.Digest, o *journal.Outcome) {
 func (r *run) settleAll(targets []*target, now digest.Digest) {
 	for _, t := range targets {
 		if o := r.outcome(t.job); o != nil && o.State != replicator.Waiting {
-			r.settled(t.job, now, o)
+			r.settled(t, now, o)
 		}
 	}
 }
@@ -267,7 +288,7 @@ func (r *run) stand(ctx context.Context, from delivery, targets []*target) (holl
 			if len(t.begun) > 0 {
 				out.Base = from.root.Digest
 			}
-			r.settled(t.job, from.root.Digest, &out)
+			r.settled(t, from.root.Digest, &out)
 			r.set(out)
 			return nil
 		}

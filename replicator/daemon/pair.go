@@ -163,7 +163,7 @@ func (r *run) agree(ctx context.Context, t *target, a, b *end) (hollow *end) {
 		ID: t.job.ID, Generation: t.job.Generation, State: replicator.Done, Counted: true,
 		Digest: a.digest, Base: a.digest,
 	}
-	r.settled(t.job, a.digest, &out)
+	r.settled(t, a.digest, &out)
 	r.set(out)
 	for _, e := range []*end{a, b} {
 		if o := r.outcome(t.job); o.Error == nil || o.Error.Kind == kindUnsettled {

@@ -33,6 +33,8 @@ const (
 	// maxToldFast is how many tags of one poll take the webhooks' lane: what is
 	// more than that is no news but something that was missed.
 	maxToldFast = 1000
+	// causePoll is the cause of an event that a poll has brought.
+	causePoll = "poll"
 )
 
 // A poller looks at one registry by itself, where nothing tells us of its
@@ -285,7 +287,7 @@ func (p *poller) event(st *State, m sweep.Moved, before time.Time, since map[str
 	}
 	ev := replicator.Event{
 		Action: replicator.Push, Registry: p.reg.Name, Repository: m.Repository, Tag: m.Tag.Name, Digest: m.Tag.Digest,
-		PushedAt: at, ReceivedAt: now, Lane: replicator.LaneWebhook, Cause: "poll",
+		PushedAt: at, ReceivedAt: now, Lane: replicator.LaneWebhook, Cause: causePoll,
 	}
 	for _, name := range m.Routes {
 		if route, ok := st.Rules.Route(name); ok {
