@@ -1,7 +1,9 @@
 package ecr_test
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -70,6 +72,33 @@ func TestWebhook(t *testing.T) {
 		got := ecr.WebhookOf("123456789012.dkr.ecr.eu-west-1.amazonaws.com", nil).Decode(nil, []byte(c.body))
 		if diff := cmp.Diff(c.want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// TestFixtures: something is expected of every sample.
+func TestFixtures(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{ // what is told: events, ignored, unusable
+		"ecr-eventbridge-push.json": "1 0 0", "ecr-eventbridge-delete.json": "1 0 0", "ecr-eventbridge-referrer.json": "1 0 0",
+		"ecr-eventbridge-replication.json": "0 1 0", "ecr-eventbridge-scan.json": "0 1 0", "ecr-eventbridge-pull-through-cache.json": "0 1 0",
+		"sns-notification.json": "1 0 0", "sns-subscription-confirmation.json": "0 0 1", "ecr-sqs-message.json": "1 0 0",
+	}
+	if len(files) != len(want) {
+		t.Errorf("%d samples, something is expected of %d", len(files), len(want))
+	}
+	for _, file := range files {
+		name := filepath.Base(file)
+		body := fixture(t, name)
+		if name == "ecr-sqs-message.json" {
+			body = []byte(bodyOf(t)) // as the queue hands it on
+		}
+		d := ecr.WebhookOf("123456789012.dkr.ecr.eu-west-1.amazonaws.com", nil).Decode(nil, body)
+		if got := fmt.Sprint(len(d.Events), d.Ignored, d.Unusable); got != want[name] {
+			t.Errorf("%s tells %s, want %q", name, got, want[name])
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -26,12 +27,25 @@ var update = flag.Bool("update", false, "write testdata/golden.txt anew")
 // status and counts, then a line per event and finding.
 func TestFixtures(t *testing.T) {
 	var got strings.Builder
+	sent := make(map[string]bool)
 	for _, pattern := range []string{
 		"captured/[dgz]*/*.http", "events/distribution-*.json", "events/harbor-*.json", "events/zot-*.json", "events/gitlab-*.json",
 		"events/quay-*.json", "events/gh*.json", "events/git[eh]*.json", "events/dockerhub-*.json", "events/artifactory-*.json", "events/nexus-*.json",
 	} {
 		for _, file := range files(t, pattern) {
 			tell(t, &got, file, request(t, file))
+			sent[file] = true
+		}
+	}
+	for _, dir := range []string{"captured", "events"} {
+		err := filepath.WalkDir(filepath.Join("testdata", dir), func(file string, entry fs.DirEntry, err error) error {
+			if err == nil && !entry.IsDir() && !sent[file] {
+				t.Errorf("%s: nothing is expected of it", file)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
 	golden := filepath.Join("testdata", "golden.txt")
