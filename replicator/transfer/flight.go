@@ -264,8 +264,8 @@ func (f *flight) run(ctx context.Context) {
 
 // pump moves the blob from the source into chunks.
 func (f *flight) pump(ctx context.Context) error {
-	in := &resumingReader{ctx: ctx, src: f.src, desc: f.desc, read: func(n int) { f.read.Add(int64(n)) }}
-	defer in.drop()
+	in := &blobReader{ctx: ctx, src: f.src, desc: f.desc, pool: f.reads.pool, read: func(n int) { f.read.Add(int64(n)) }}
+	defer in.close()
 	hashed := oci.NewHashingReader(in, f.desc)
 	if f.desc.Size == 0 {
 		var none [1]byte

@@ -24,15 +24,18 @@ type chunk struct {
 }
 
 // A pool is the memory of all blobs on their way. Chunks are made when first
-// needed and used again. Windows grow in its first half only, each by no more
-// than stays free of that; the second half is for flights that hold one chunk
-// or none, so that stalled ones leave others enough to go on.
+// needed and used again. What is read ahead of its turn is promised in its first
+// five eighths only; windows grow in its first three quarters, each by no more
+// than stays free of that; the rest is for flights that hold one chunk or none,
+// so that stalled ones leave others enough to go on.
 type pool struct {
-	total   int
-	mu      sync.Mutex
-	free    []*chunk
-	left    int // not made yet
-	waiters []*poolWaiter
+	total int
+	mu    sync.Mutex
+	free  []*chunk
+	left  int // not made yet
+	// promised are those of them that were reserved and not taken yet.
+	promised int
+	waiters  []*poolWaiter
 }
 
 type poolWaiter struct {
@@ -45,14 +48,62 @@ func newPool(chunks int) *pool { return &pool{total: chunks, left: chunks} }
 
 // allows tells whether a holder of so many may have n more; the lock is held.
 func (p *pool) allows(n int, held int32) bool {
-	free := len(p.free) + p.left
+	free := p.spare()
 	switch {
 	case held == 0:
 		return free >= n
 	case held == 1:
 		return free-n >= p.total/4
 	}
-	return int(held)+n <= free-p.total/2
+	return int(held)+n <= free-p.total/4
+}
+
+// spare is how many chunks are neither in use nor promised; the lock is held.
+func (p *pool) spare() int { return len(p.free) + p.left - p.promised }
+
+// reserve promises n chunks for what is not needed yet, and tells whether it
+// could: each is taken or given up later.
+func (p *pool) reserve(n int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.spare()-n < p.total*3/8 {
+		return false
+	}
+	p.promised += n
+	return true
+}
+
+// reserved gives a promised chunk.
+func (p *pool) reserved() *chunk {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.promised--
+	return p.give()
+}
+
+// giveUp ends n promises.
+func (p *pool) giveUp(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.promised -= n
+	if n > 0 {
+		p.wake()
+	}
+}
+
+// give takes a chunk that is there; the lock is held.
+func (p *pool) give() *chunk {
+	var c *chunk
+	if last := len(p.free) - 1; last >= 0 {
+		c = p.free[last]
+		p.free = p.free[:last]
+	} else {
+		c = &chunk{buf: make([]byte, chunkSize)}
+		p.left--
+	}
+	c.refs.Store(1)
+	c.n = 0
+	return c
 }
 
 // try gives n chunks at once (appended to to), or none.
@@ -63,17 +114,7 @@ func (p *pool) try(to []*chunk, n int, held *atomic.Int32) []*chunk {
 		return nil
 	}
 	for range n {
-		var c *chunk
-		if last := len(p.free) - 1; last >= 0 {
-			c = p.free[last]
-			p.free = p.free[:last]
-		} else {
-			c = &chunk{buf: make([]byte, chunkSize)}
-			p.left--
-		}
-		c.refs.Store(1)
-		c.n = 0
-		to = append(to, c)
+		to = append(to, p.give())
 	}
 	held.Add(int32(n))
 	return to
@@ -138,5 +179,5 @@ func (p *pool) wake() {
 func (p *pool) available() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.free) + p.left
+	return p.spare()
 }

@@ -17,6 +17,8 @@ const (
 	// sourceProgress is how many bytes count as some.
 	sourceTries    = 5
 	sourceProgress = 64 << 10
+	// brokenPiece is how much is asked for at once after a break.
+	brokenPiece = 4 << 20
 )
 
 // A sourceFault is an error that is the source's, not the destination's.
@@ -63,23 +65,33 @@ func pause(ctx context.Context, n int) error {
 	}
 }
 
-// A resumingReader reads a blob from a repository and, when the reading breaks,
-// goes on where it broke: by a range, or else by reading again what it has.
-// What it gives has still to be hashed.
+// A resumingReader reads a piece of a blob from a repository and, when the
+// reading breaks, goes on where it broke: by a range, or else by reading again
+// what it has. What it gives has still to be hashed.
 type resumingReader struct {
 	ctx   context.Context
 	src   oci.Repository
 	desc  v1.Descriptor
 	body  io.ReadCloser
 	at    int64 // the next byte
+	end   int64 // behind the piece's last byte; a break may draw it in
 	mark  int64 // where tries was set to zero
 	tries int
-	short int         // of the tries: the answers that ended cleanly, too early
-	read  func(n int) // told every byte from the source, those read again too
+	short int  // of the tries: the answers that ended cleanly, too early
+	broke bool // at least once
+	// ranged: where the source has no ranges the reading ends with
+	// ErrUnsupported, rather than by reading the blob from its beginning.
+	ranged bool
+	read   func(n int) // told every byte from the source, those read again too
 }
 
+// Read implements io.Reader.
 func (r *resumingReader) Read(p []byte) (int, error) {
 	for {
+		if r.at >= r.end {
+			r.drop()
+			return 0, io.EOF
+		}
 		if r.body == nil {
 			if err := r.open(); err != nil {
 				if err := r.again(err); err != nil {
@@ -88,7 +100,7 @@ func (r *resumingReader) Read(p []byte) (int, error) {
 				continue
 			}
 		}
-		n, err := r.body.Read(p)
+		n, err := r.body.Read(p[:min(int64(len(p)), r.end-r.at)])
 		r.at += int64(n)
 		r.read(n)
 		if r.at-r.mark >= sourceProgress {
@@ -97,19 +109,29 @@ func (r *resumingReader) Read(p []byte) (int, error) {
 		switch {
 		case err == nil:
 			return n, nil
-		case r.at >= r.desc.Size: // an error behind the last byte decides nothing: the digest does
+		case r.at >= r.end: // an error behind the last byte decides nothing: the digest does
 			return n, io.EOF
 		case n > 0:
-			r.drop()
+			r.interrupted()
 			return n, nil
 		case err == io.EOF:
 			r.short++
-			err = fmt.Errorf("blob %s ended after %d of %d bytes: %w", r.desc.Digest, r.at, r.desc.Size, oci.ErrInterrupted)
+			err = fmt.Errorf("blob %s ended after %d of %d bytes: %w", r.desc.Digest, r.at, r.end, oci.ErrInterrupted)
 		}
-		r.drop()
+		r.interrupted()
 		if err := r.again(err); err != nil {
 			return 0, err
 		}
+	}
+}
+
+// interrupted ends a broken reading. What is under way when a connection breaks
+// is lost, so that the next asks for little.
+func (r *resumingReader) interrupted() {
+	r.drop()
+	r.broke = true
+	if _, ranged := r.src.(oci.RangeFetcher); ranged {
+		r.end = min(r.end, r.at+brokenPiece)
 	}
 }
 
@@ -131,23 +153,31 @@ func (r *resumingReader) again(err error) error {
 	return pause(r.ctx, r.tries)
 }
 
+// prepare asks for the piece; whatever comes of it, Read tells.
+func (r *resumingReader) prepare() {
+	if r.body == nil && r.open() != nil {
+		r.drop()
+	}
+}
+
 func (r *resumingReader) open() error {
 	ctx := oci.WithOperation(r.ctx, oci.OpBlobRead)
-	if r.at == 0 {
+	if r.at == 0 && r.end == r.desc.Size {
 		body, err := r.src.Fetch(ctx, r.desc)
 		r.body = body
 		return err
 	}
 	if ranged, ok := r.src.(oci.RangeFetcher); ok {
-		body, err := ranged.FetchRange(ctx, r.desc, r.at, -1)
+		body, err := ranged.FetchRange(ctx, r.desc, r.at, r.end-r.at)
 		if err == nil {
 			r.body = body
 			return nil
 		}
-		if !errors.Is(err, oci.ErrUnsupported) {
+		if r.ranged || !errors.Is(err, oci.ErrUnsupported) {
 			return err
 		}
 	}
+	r.end = r.desc.Size
 	body, err := r.src.Fetch(ctx, r.desc)
 	if err != nil {
 		return err
