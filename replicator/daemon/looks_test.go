@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/twinport/twinport/replicator"
 	"github.com/twinport/twinport/replicator/oci/ocitest"
 	"github.com/twinport/twinport/replicator/plan"
@@ -97,6 +99,63 @@ func TestAnEventThatBringsNoNews(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A registry of several replicas may give a tag whose content has yet to reach
+// the one we read: within the time it says it takes nothing is refused, after
+// it once and for all.
+func TestContentThatComesLate(t *testing.T) {
+	image := ocitest.MultiArch("late", 2, 1)
+	for name, lacks := range map[string]digest.Digest{"a child": image.Manifests[0].Digest, "a blob": image.Blobs[1].Desc.Digest} {
+		for _, comes := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s comes %v", name, comes), func(t *testing.T) {
+				in(t, star(), func(w *world) {
+					eu := w.sites["eu"]
+					w.State().Registries["eu"].Client = settlingSite{eu}
+					w.start()
+					eu.Push(app, "v1", image)
+					eu.Remove(app, lacks)
+					w.accept(w.event("eu", app, "v1", image.Digest()))
+					time.Sleep(8 * time.Minute)
+					if j := w.job("us", app, "v1"); j.State != replicator.Waiting || j.Attempts != 0 {
+						t.Fatalf("%s", w.describe())
+					}
+					if f := w.allFindings(); len(f) > 0 {
+						t.Errorf("%s", w.describe())
+					}
+					eu.ResetCalls()
+					if comes {
+						eu.Push(app, "v1", image)
+						w.proven("us", app, "v1", image)
+						return
+					}
+					w.until("it is refused", func() bool { return w.job("us", app, "v1").State == replicator.Refused })
+					if f := w.found(replicator.FindingSourceIncomplete); len(f) != 1 || f[0].Count != 1 {
+						t.Errorf("%s", w.describe())
+					}
+					eu.ResetCalls()
+					time.Sleep(time.Hour)
+					if n := eu.Count(ocitest.GetManifest, ocitest.GetBlob); n > 0 {
+						t.Errorf("%d reads after it was refused", n)
+					}
+				}, idle())
+			})
+		}
+	}
+}
+
+// What is pushed by digest alone may come as late.
+func TestADigestThatComesLate(t *testing.T) {
+	in(t, with(route("prod", "eu", "us"), func(r *plan.Route) { r.Untagged = true }), func(w *world) {
+		eu := w.sites["eu"]
+		w.State().Registries["eu"].Client = settlingSite{eu}
+		w.start()
+		image := ocitest.Image("one", 1)
+		w.accept(w.event("eu", app, "", image.Digest()))
+		time.Sleep(5 * time.Minute)
+		eu.Push(app, "", image)
+		w.proven("us", app, image.Digest().String(), image)
+	}, idle())
 }
 
 // Of any number of events, so many tags are looked at again.

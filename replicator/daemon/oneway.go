@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -197,6 +198,27 @@ func (r *run) settles(j replicator.Job) time.Duration {
 		}
 	}
 	return settleFor
+}
+
+// pending has a job wait, its attempt not counted, where its source says of
+// itself that it may not have all of a push yet (oci.Settler): what it lacks is
+// then no proof that it is missing.
+func (r *run) pending(j replicator.Job, why string) bool {
+	age := r.now().Sub(j.PushedAt)
+	settles := r.settles(j)
+	if settles <= settleFor || age >= settles {
+		return false
+	}
+	r.mu.Lock()
+	o := r.begun(j)
+	o.Findings = slices.DeleteFunc(o.Findings, func(f replicator.Finding) bool { return f.Kind == replicator.FindingSourceIncomplete })
+	r.mu.Unlock()
+	r.set(journal.Outcome{
+		ID: j.ID, Generation: j.Generation, State: replicator.Waiting,
+		NextAttempt: r.now().Add(min(max(age, time.Second), settleAgain)),
+		Error:       &replicator.JobError{Kind: kindUnsettled, Message: why},
+	})
+	return true
 }
 
 // settled has an outcome look again a little later where the source's tag does

@@ -197,9 +197,14 @@ func (r *run) byDigest(ctx context.Context, src *Registry, targets []*target) {
 	if err != nil {
 		targets = r.goneByDigest(ctx, src, targets, err)
 		for _, t := range targets {
-			if errors.Is(err, oci.ErrNotFound) && t.job.Attempts >= 3 {
-				r.gone(t.job, "the source no longer has it")
-				continue
+			if errors.Is(err, oci.ErrNotFound) {
+				if r.pending(t.job, "the source does not have it (yet)") {
+					continue
+				}
+				if t.job.Attempts >= 3 {
+					r.gone(t.job, "the source no longer has it")
+					continue
+				}
 			}
 			r.fail(ctx, t.job, err)
 		}
@@ -402,6 +407,9 @@ func (r *run) fail(ctx context.Context, j replicator.Job, err error) {
 	err = cause(ctx, err)
 	if errors.Is(err, errHandedBack) {
 		r.set(journal.Outcome{ID: j.ID, Generation: j.Generation, State: replicator.Waiting, NextAttempt: r.now()})
+		return
+	}
+	if errors.Is(err, oci.ErrSourceIncomplete) && r.pending(j, bounded(err.Error())) {
 		return
 	}
 	out := retry(j, err, r.now(), r.breakerOpen(j))
