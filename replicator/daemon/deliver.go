@@ -374,7 +374,7 @@ func (r *run) done(t *target, from delivery, d digest.Digest, bytes int64, lande
 		record.PushedAt = t.record.PushedAt
 		record.ReferrersAt = t.record.ReferrersAt
 	}
-	if t.route.Referrers != "false" && (t.asked || t.present != d) {
+	if t.route.Referrers != "false" && !from.gone && (t.asked || t.present != d) {
 		record.ReferrersAt = now
 	}
 	out := journal.Outcome{

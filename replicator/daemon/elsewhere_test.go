@@ -138,6 +138,47 @@ func TestTheSourceDecidesWhenItIsBack(t *testing.T) {
 	}
 }
 
+// The source comes back without the tag: what was pushed once stays.
+func TestASourceThatComesBackWithoutTheTag(t *testing.T) {
+	in(t, fanOut("us", "ap"), func(w *world) {
+		image := ocitest.Image("app", 1)
+		w.split("v1", image, "us", "ap")
+		w.proven("ap", app, "v1", image)
+		w.sites["eu"].SetTag(app, "v1", "")
+		w.sites["eu"].setDown(false)
+		w.rest()
+		r, ok := w.record("ap", app, "v1")
+		if !ok || r.Unconfirmed || r.Digest != image.Digest() || w.sites["ap"].names(app, "v1") != image.Digest() {
+			t.Errorf("record %+v %t", r, ok)
+		}
+		found := w.found(replicator.FindingRegressed)
+		if len(found) != 1 || found[0].Digest != image.Digest() || !strings.Contains(found[0].Message, "no longer has the tag") {
+			t.Errorf("findings:\n%s", w.describe())
+		}
+		if s := w.status("prod", "ap"); s.Unconfirmed != 0 || s.Lag != 0 {
+			t.Errorf("status %s", s)
+		}
+	})
+}
+
+// Signatures that the source had and the other destination did not are asked
+// for when it is back.
+func TestWhatTheHolderDidNotHaveComesWithTheSource(t *testing.T) {
+	in(t, fanOut("us", "ap"), func(w *world) {
+		image := ocitest.Image("app", 1)
+		w.split("v1", image, "us", "ap")
+		desc := image.Descriptor()
+		sbom := ocitest.Artifact("sbom", "example/sbom", &desc)
+		w.sites["eu"].Attach(app, sbom)
+		w.proven("ap", app, "v1", image)
+		w.sites["eu"].setDown(false)
+		w.rest()
+		if !w.sites["ap"].Has(app, sbom) {
+			t.Error("the SBOM stayed at the source")
+		}
+	})
+}
+
 // What must not be done without the source.
 func TestWhatWaitsForTheSource(t *testing.T) {
 	first, second := ocitest.Image("first", 1), ocitest.Image("second", 1)

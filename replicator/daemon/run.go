@@ -374,7 +374,7 @@ func (r *run) sourceLacks(ctx context.Context, repo oci.Repository, targets []*t
 		case listed:
 			dangling = append(dangling, t)
 		default:
-			r.gone(t.job, "the source no longer has the tag")
+			r.withdrawn(t)
 		}
 	}
 	if len(dangling) > 0 {

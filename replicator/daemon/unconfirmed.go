@@ -19,8 +19,10 @@ const (
 	// while its source did not answer: it waits to be confirmed.
 	kindUnconfirmed = "unconfirmed"
 	// confirmAgain is how often the source is asked then; its coming back makes
-	// the job due at once.
-	confirmAgain = time.Minute
+	// the job due at once. A source that lives and has lost the manifest is not
+	// expected to find it.
+	confirmAgain         = time.Minute
+	confirmDanglingAgain = longestBackoff
 )
 
 // withoutSource moves tags whose source is gone. It gives back the targets that
@@ -50,6 +52,9 @@ func (r *run) lostAtSource(ctx context.Context, targets []*target, why error) (l
 		return targets
 	}
 	for _, t := range targets {
+		if t.known && t.record.Unconfirmed {
+			continue // told when it was moved
+		}
 		r.note(t.job, r.finding(t.job, replicator.FindingSourceIncomplete, bounded(why.Error()),
 			"push it again, or remove the tag; until then the newest push that is known is what the tag stands for"))
 	}
@@ -157,10 +162,34 @@ func (r *run) stillGone(from delivery, t *target) error {
 // awaitSource leaves a job waiting for its source: what was moved is proven,
 // and lag counts on until the source has said that it is the latest push.
 func (r *run) awaitSource(way delivery, t *target, d digest.Digest) {
+	again := confirmAgain
+	if way.dangling {
+		again = confirmDanglingAgain
+	}
 	r.set(journal.Outcome{
 		ID: t.job.ID, Generation: t.job.Generation, State: replicator.Waiting, Digest: d,
-		NextAttempt: r.now().Add(confirmAgain), Error: unconfirmedError(way, t),
+		NextAttempt: r.now().Add(again), Error: unconfirmedError(way, t),
 	})
+}
+
+// withdrawn ends a job whose source no longer has the tag. Where the tag was
+// moved unconfirmed a push is lost at the source, or was taken back there: it
+// stays, and a person is told.
+func (r *run) withdrawn(t *target) {
+	r.gone(t.job, "the source no longer has the tag")
+	if !t.known || !t.record.Unconfirmed {
+		return
+	}
+	record := t.record
+	record.Unconfirmed = false
+	f := r.finding(t.job, replicator.FindingRegressed,
+		fmt.Sprintf("%s:%s was moved to %s while %s did not answer; the source, back again, no longer has the tag", t.place, t.job.Tag, record.Digest, t.job.Source.Registry),
+		"it stays at the destination; if the source came back older than it was, push it there again")
+	f.Digest = record.Digest
+	r.note(t.job, f)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.outcomes[t.job.ID].Records = []replicator.Record{record}
 }
 
 func unconfirmedError(way delivery, t *target) *replicator.JobError {
