@@ -44,7 +44,7 @@ func New(spec generic.Spec, rt http.RoundTripper) (*Registry, error) {
 	// No resumed uploads: sessions live on one replica, and what another says of
 	// them is worth nothing. Uploads are whole and carry their length, which
 	// ACR wants to know beforehand.
-	ways := generic.Ways{Classify: classify}
+	ways := generic.Ways{Classify: classify, Own: own(spec.Host)}
 	if spec.Auth.Username == "" && spec.Auth.Password == nil && spec.Auth.Token == nil && !spec.Auth.Anonymous {
 		id, err := newIdentity(spec, rt)
 		if err != nil {

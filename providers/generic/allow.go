@@ -21,6 +21,7 @@ type allowList struct {
 	nets     []netip.Prefix
 	hosts    map[string]bool // host or host:port
 	suffixes []string        // .example.com
+	own      func(host string) bool
 
 	resolve func(ctx context.Context, host string) ([]netip.Addr, error)
 
@@ -67,7 +68,7 @@ func (l *allowList) check(ctx context.Context, u *url.URL) (guard bool, err erro
 	if host == "" {
 		return false, fmt.Errorf("no host: %w", oci.ErrInvalid)
 	}
-	if l.named(host, withPort(u)) {
+	if l.named(host, withPort(u)) || u.Scheme == "https" && l.own != nil && l.own(host) {
 		return false, nil
 	}
 	addr, err := netip.ParseAddr(host)

@@ -114,6 +114,9 @@ type Ways struct {
 	// DeleteTag, where set, removes one tag by an API of the provider's own; full
 	// is as with Tags.
 	DeleteTag func(ctx context.Context, r *Registry, full, tag string) error
+	// Own tells hosts that are the registry's own beside its address: blobs and
+	// realms may lie there on a private network. Names are lower case.
+	Own func(host string) bool
 	// DropsUntagged: a manifest goes with the last of its tags.
 	DropsUntagged bool
 	// NoCatalogScope: the realm knows no scope for the catalog.
@@ -189,6 +192,7 @@ func NewWith(spec Spec, rt http.RoundTripper, ways Ways) (*Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("redirects of registry %s: %w", spec.Name, err)
 	}
+	allow.own = ways.Own
 	base := &url.URL{Scheme: "https", Host: host}
 	if spec.PlainHTTP {
 		base.Scheme = "http"
