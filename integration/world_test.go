@@ -25,6 +25,7 @@ type setup struct {
 	disk   bool     // registries keep gigabytes
 	direct bool     // the config names the registries, not their proxies
 	source harness.RegistryOptions
+	others harness.RegistryOptions
 	lines  []string // further top-level lines
 }
 
@@ -55,7 +56,7 @@ func build(t *testing.T, s setup) *world {
 	}
 	w.Race = !s.exact && !testing.Short()
 	for i, name := range append([]string{"eu"}, s.to...) {
-		var options harness.RegistryOptions
+		options := s.others
 		if i == 0 {
 			options = s.source
 		}

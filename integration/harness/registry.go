@@ -32,6 +32,8 @@ type RegistryOptions struct {
 	ForeignLayers bool
 	// ReadOnly refuses every write.
 	ReadOnly bool
+	// NoDelete leaves deletes off, as distribution does unless told otherwise.
+	NoDelete bool
 	// OnDisk keeps the storage on disk: for gigabytes.
 	OnDisk bool
 }
@@ -143,6 +145,25 @@ func (r *Dist) Wipe() {
 	r.Start()
 }
 
+// Sessions counts the uploads that were begun and neither ended nor cancelled.
+func (r *Dist) Sessions() int {
+	r.t.Helper()
+	n := 0
+	err := filepath.WalkDir(r.storage(), func(path string, entry os.DirEntry, err error) error {
+		if err == nil && entry.Name() == "startedat" && strings.Contains(path, "_uploads") {
+			n++
+		}
+		if os.IsNotExist(err) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		r.t.Fatalf("count uploads: %v", err)
+	}
+	return n
+}
+
 // BlobPath is the file that holds a blob, "sha256:…".
 func (r *Dist) BlobPath(digest string) string {
 	algorithm, hex, _ := strings.Cut(digest, ":")
@@ -175,7 +196,7 @@ func (r *Dist) CorruptBlob(digest string) {
 func (r *Dist) config() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "version: 0.1\nlog: {level: warn, accesslog: {disabled: true}}\n")
-	fmt.Fprintf(&b, "storage:\n  filesystem: {rootdirectory: %s, maxthreads: 100}\n  delete: {enabled: true}\n", r.root())
+	fmt.Fprintf(&b, "storage:\n  filesystem: {rootdirectory: %s, maxthreads: 100}\n  delete: {enabled: %v}\n", r.root(), !r.opts.NoDelete)
 	fmt.Fprintf(&b, "  maintenance:\n    uploadpurging: {enabled: false}\n    readonly: {enabled: %v}\n", r.opts.ReadOnly)
 	fmt.Fprintf(&b, "http: {addr: %q, secret: integration}\n", r.Addr)
 	if r.opts.ForeignLayers {
