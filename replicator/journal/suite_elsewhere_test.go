@@ -10,8 +10,6 @@ import (
 	"github.com/twinport/twinport/replicator"
 )
 
-const apID = "oci:ap.example.com"
-
 var _ = holds("a digest is held wherever a trusted record says so, once", func(t *testing.T, h *harness) {
 	there := func(registry, repository, tag, content string) replicator.Record {
 		r := h.record(tag, content)
