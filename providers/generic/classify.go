@@ -28,6 +28,9 @@ func isWrite(c *call) bool { return c.method != http.MethodGet && c.method != ht
 func isSession(c *call) bool { return c.op == oci.OpBlobWrite }
 
 func kindOfCode(c *call, e *oci.RegistryError) error {
+	if refusesForeign(c, e) {
+		return oci.ErrRefused
+	}
 	if e.Status >= 500 {
 		return nil // a proxy's fault may carry any code
 	}
@@ -132,8 +135,20 @@ func speaksOfImmutable(message string) bool {
 	return false
 }
 
+// refusesForeign: CNCF distribution answers 500 where a manifest's foreign
+// layers have no URL, or one that its config does not allow (distribution v3,
+// registry/storage: errMissingURL, errInvalidURL).
+func refusesForeign(c *call, e *oci.RegistryError) bool {
+	return c.op == oci.OpManifestWrite && e.Status == http.StatusInternalServerError &&
+		(strings.Contains(e.Message, "invalid URL on layer") || strings.Contains(e.Message, "missing URL on layer"))
+}
+
 func hintFor(c *call, e *oci.RegistryError) string {
 	switch {
+	case refusesForeign(c, e) && strings.Contains(e.Message, "missing"):
+		return "the image's foreign layers name no URL, which this registry wants; leave the image out, or push it with its layers"
+	case refusesForeign(c, e):
+		return "allow the URLs of its foreign layers in the registry's config (validation.manifests.urls.allow), or leave the image out"
 	case e.Status == http.StatusUnauthorized, c.op == oci.OpToken && errors.Is(e.Kind, oci.ErrDenied):
 		return "check auth of this registry in the config, or docker's config"
 	case errors.Is(e.Kind, oci.ErrDenied) && c.op == oci.OpDelete:

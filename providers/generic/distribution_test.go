@@ -8,9 +8,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/twinport/twinport/providers/generic"
@@ -36,6 +38,47 @@ func TestContractDistribution(t *testing.T) {
 			url := providertest.Distribution(t, c.auth)
 			s.Open = func(t *testing.T) oci.Registry { return client(t, url, c.change) }
 			providertest.Run(t, s)
+		})
+	}
+}
+
+// Distribution answers 500 for foreign layers that its config does not allow:
+// that is a refusal, with what to do, and no passing fault.
+func TestForeignLayersAtDistribution(t *testing.T) {
+	for name, c := range map[string]struct {
+		config, urls string
+		kind         error
+		hint         string
+	}{
+		"not allowed": {"", `,"urls":["https://mcr.example.com/layer"]`, oci.ErrRefused, "validation.manifests.urls.allow"},
+		"no URL":      {"", "", oci.ErrRefused, "name no URL"},
+		"allowed": {
+			"validation: {manifests: {urls: {allow: ['^https://mcr[.]example[.]com/']}}}\n", `,"urls":["https://mcr.example.com/layer"]`, nil, "",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			reg := client(t, providertest.Distribution(t, c.config), nil)
+			repo := reg.Repository("team/app")
+			config := []byte(`{"os":"windows"}`)
+			desc := providertest.Describe("application/vnd.docker.container.image.v1+json", config)
+			upload, _, err := repo.Start(t.Context(), desc, nil)
+			if err == nil {
+				err = upload.Put(t.Context(), providertest.Bytes(config))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			manifest := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json",`+
+				`"config":{"mediaType":%q,"size":%d,"digest":%q},"layers":[{"mediaType":%q,"size":1000,"digest":"sha256:%064d"%s}]}`,
+				desc.MediaType, desc.Size, desc.Digest, oci.MediaTypeDockerForeign, 7, c.urls)
+			_, err = repo.PushManifest(t.Context(), "v1", oci.Manifest{
+				MediaType: "application/vnd.docker.distribution.manifest.v2+json", Digest: digest.FromBytes(manifest), Bytes: manifest,
+			})
+			var refused *oci.RegistryError
+			if !errors.Is(err, c.kind) || err != nil && (!errors.As(err, &refused) || !strings.Contains(refused.Hint, c.hint)) {
+				t.Errorf("%v", err)
+			}
 		})
 	}
 }

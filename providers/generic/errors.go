@@ -246,6 +246,13 @@ func parseErrorBody(contentType string, body []byte) (code, message string) {
 		text := func(v any) string { s, _ := v.(string); return s }
 		if len(doc.Errors) > 0 {
 			first := doc.Errors[0]
+			// distribution begins a list with an UNKNOWN that says nothing.
+			for _, e := range doc.Errors {
+				if code := strings.ToUpper(text(e.Code)); code != "UNKNOWN" || text(e.Detail) != "" {
+					first = e
+					break
+				}
+			}
 			message = text(first.Message)
 			if detail := text(first.Detail); detail != "" && detail != message {
 				message += ": " + detail

@@ -20,7 +20,7 @@ import (
 const (
 	// smallBlob is the size up to which a body can be opened anew at any time
 	// (oci.Body), so that it may be sent again without having asked.
-	smallBlob = 1 << 20
+	smallBlob = 2 << 20
 	// fruitless bounds the goes at one session that bring it no further;
 	// maxResumes bounds all.
 	fruitless  = 3
