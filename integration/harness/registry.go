@@ -36,6 +36,8 @@ type RegistryOptions struct {
 	NoDelete bool
 	// OnDisk keeps the storage on disk: for gigabytes.
 	OnDisk bool
+	// More is what else stands in its config, at the top level.
+	More string
 }
 
 // A Dist is a real CNCF distribution registry with filesystem storage, in
@@ -213,6 +215,7 @@ func (r *Dist) config() string {
 		}
 		fmt.Fprintf(&b, "auth:\n  htpasswd: {realm: integration, path: %s}\n", path)
 	}
+	b.WriteString(r.opts.More)
 	if len(r.opts.Notify) > 0 {
 		fmt.Fprintf(&b, "notifications:\n  events: {includereferences: true}\n  endpoints:\n")
 	}
