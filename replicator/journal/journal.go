@@ -393,15 +393,22 @@ func classify(err error) error {
 	if err == nil || !errors.As(err, &fault) || errors.Is(err, ErrCorrupt) {
 		return err
 	}
-	const corrupt, full, notDatabase = 11, 13, 26 // SQLITE_CORRUPT, SQLITE_FULL, SQLITE_NOTADB
+	// SQLITE_READONLY, SQLITE_CORRUPT, SQLITE_FULL, SQLITE_CANTOPEN, SQLITE_NOTADB
+	const readOnly, corrupt, full, cannotOpen, notDatabase = 8, 11, 13, 14, 26
 	switch fault.Code() & 0xff {
 	case corrupt, notDatabase:
 		return fmt.Errorf("%w (%w)", ErrCorrupt, err)
 	case full:
 		return fmt.Errorf("no space is left for the journal: %w", err)
+	case readOnly, cannotOpen:
+		return fmt.Errorf("%w (%w)", errNoAccess, err)
 	}
 	return err
 }
+
+// errNoAccess: even who only reads a journal writes beside it.
+var errNoAccess = errors.New("the journal's files cannot be opened here: even for reading, SQLite keeps journal.db-shm beside them; " +
+	"run this as the account that owns the data directory, with its filesystem writable, or while the daemon runs, which then answers")
 
 // What is kept of texts from outside, in bytes.
 const (

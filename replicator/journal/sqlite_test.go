@@ -80,6 +80,34 @@ func TestReadOnly(t *testing.T) {
 	see(2)
 }
 
+// A directory that may not be written to is no riddle in SQLite's words.
+func TestWhatCannotBeOpenedSaysWhatToDo(t *testing.T) {
+	dir := t.TempDir()
+	j := must(Open(ctx0, Options{Dir: dir}))(t)
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"journal.db-shm", "journal.db-wal"} { // what root is refused, too
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := OpenReadOnly(ctx0, dir)
+	if err == nil {
+		_, _, err = r.Jobs(ctx0, JobFilter{})
+		_ = r.Close()
+	}
+	if !errors.Is(err, errNoAccess) || !strings.Contains(err.Error(), "account that owns the data directory") {
+		t.Errorf("reading: %v", err)
+	}
+	if _, err := Open(ctx0, Options{Dir: dir}); !errors.Is(err, errNoAccess) {
+		t.Errorf("writing: %v", err)
+	}
+}
+
 func TestDamageIsRefusedWithAWayOut(t *testing.T) {
 	for name, damage := range map[string]func([]byte) []byte{
 		"no database":    func(b []byte) []byte { return []byte(strings.Repeat("not a database\n", 1000)) },
