@@ -75,17 +75,17 @@ func partOf(mediaType string, data []byte) part {
 func layerOf(text string) (layer, content []byte, err error) {
 	var plain, packed bytes.Buffer
 	archive := tar.NewWriter(&plain)
-	if err = archive.WriteHeader(&tar.Header{Name: "twinport-check", Mode: 0o444, Size: int64(len(text)), Typeflag: tar.TypeReg}); err != nil {
+	if err := archive.WriteHeader(&tar.Header{Name: "twinport-check", Mode: 0o444, Size: int64(len(text)), Typeflag: tar.TypeReg}); err != nil {
 		return nil, nil, err
 	}
-	if _, err = io.WriteString(archive, text); err != nil {
+	if _, err := io.WriteString(archive, text); err != nil {
 		return nil, nil, err
 	}
-	if err = archive.Close(); err != nil {
+	if err := archive.Close(); err != nil {
 		return nil, nil, err
 	}
 	zip := gzip.NewWriter(&packed)
-	if _, err = zip.Write(plain.Bytes()); err != nil {
+	if _, err := zip.Write(plain.Bytes()); err != nil {
 		return nil, nil, err
 	}
 	return packed.Bytes(), plain.Bytes(), zip.Close()

@@ -4,71 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
-	"time"
 
-	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/twinport/twinport/replicator/oci"
 )
-
-// cleanTime bounds what is taken away after a push was tried, even where the
-// look has been interrupted.
-const cleanTime = 20 * time.Second
-
-// create looks whether missing repositories may be made.
-func (r *run) create(ctx context.Context) outcome {
-	switch {
-	case !r.s.Makes:
-		return skipped("not needed: a push makes what is missing")
-	}
-	tester, is := r.s.Client.(oci.CreationTester)
-	switch {
-	case !r.s.To.Create && is:
-		return r.unmade(ctx, tester)
-	case !r.s.To.Create:
-		return skipped("not needed: create.missing is not set")
-	case !is:
-		return skipped("not tried: it cannot be without making one")
-	}
-	for _, name := range r.candidates(ctx) {
-		err := tester.Ready(ctx, name)
-		if errors.Is(err, oci.ErrDenied) {
-			detail, hint := told(err)
-			o := skipped("not tried: it may not be looked for what is there (%s)", detail)
-			o.hint = "for it to be tried: " + hint
-			return o
-		}
-		if err == nil {
-			err = tester.MayCreate(ctx, name)
-		}
-		switch {
-		case err == nil:
-			return ok("may make repositories (asked for %s, which is there)", name)
-		case errors.Is(err, oci.ErrNotFound):
-			continue
-		case errors.Is(err, oci.ErrUnsupported):
-			return skipped("not tried: the login is no identity of the provider's")
-		}
-		return r.fail(err)
-	}
-	return skipped("not tried: nothing is there yet to ask for")
-}
-
-// unmade looks whether there is what nothing makes.
-func (r *run) unmade(ctx context.Context, tester oci.CreationTester) outcome {
-	for _, name := range r.missing(ctx) {
-		if err := tester.Ready(ctx, name); errors.Is(err, oci.ErrRepositoryUnknown) {
-			detail, hint := told(err)
-			if hint == "" {
-				hint = "make it, or set create: {missing: true} for this registry"
-			}
-			return warning(hint, "%s cannot be pushed to yet, and nothing makes it: %s", name, detail)
-		}
-	}
-	return skipped("not needed: create.missing is not set")
-}
 
 // push looks whether the account may push, mount and delete, in a repository of
 // the routes'. A whole image is pushed only where it can be deleted again.
@@ -103,59 +43,6 @@ func (r *run) push(ctx context.Context) {
 	}
 }
 
-// mayUntag asks for the removal of a tag that is not there, in the way that
-// deletions are carried over: some kinds have an API of their own for it.
-func mayUntag(ctx context.Context, repo oci.Repository) error {
-	deleter, is := repo.(oci.TagDeleter)
-	if !is {
-		return nil
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, askTime, late(askTime))
-	defer cancel()
-	err := deleter.DeleteTag(ctx, "twinport-check-"+nonce())
-	if errors.Is(err, oci.ErrNotFound) {
-		return nil
-	}
-	return err
-}
-
-// mayErase tells whether what is pushed could be deleted again, by deleting
-// what nobody has; if not, why.
-func mayErase(ctx context.Context, repo oci.Repository) (bool, error) {
-	eraser, is := repo.(oci.Eraser)
-	if !is {
-		return false, oci.ErrUnsupported
-	}
-	err := eraser.EraseManifest(ctx, digest.FromString("nobody has this: "+nonce()).String())
-	return err == nil || errors.Is(err, oci.ErrNotFound), err
-}
-
-func reason(err error) string {
-	return "what is stored could not be deleted again (" + noErase(err) + ")"
-}
-
-// noErase is why nothing is deleted, without the name of what nobody has.
-func noErase(err error) string {
-	var refused *oci.RegistryError
-	if !errors.As(err, &refused) || refused.Status == 0 {
-		detail, _ := told(err)
-		return detail
-	}
-	return strings.TrimSpace(fmt.Sprintf("DELETE: %d %s", refused.Status, strings.TrimSpace(refused.Code+" "+refused.Message)))
-}
-
-// noDelete is a deletion that is refused.
-func (r *run) noDelete(err error) outcome {
-	if r.s.To.Delete {
-		return failed(err)
-	}
-	o := skipped("not needed: no route carries deletions over; it would be refused (%s)", noErase(err))
-	if _, hint := told(err); hint != "" {
-		o.hint = "for a push to be tried whole: " + hint
-	}
-	return o
-}
-
 // rehearse tries a push without storing anything.
 func (r *run) rehearse(ctx context.Context, repo oci.Repository, why string) outcome {
 	if rehearser, is := repo.(oci.Rehearser); is {
@@ -170,7 +57,7 @@ func (r *run) rehearse(ctx context.Context, repo oci.Repository, why string) out
 		return r.fail(err)
 	}
 	if !mounted {
-		err = upload.Cancel(ctx)
+		err = giveUp(ctx, upload)
 	}
 	o := ok("may upload to %s: begun and cancelled; no manifest was pushed, for %s", repo.Name(), why)
 	if err != nil {
@@ -301,10 +188,17 @@ func upload(ctx context.Context, repo oci.Repository, b part) error {
 		return err
 	}
 	if err := u.Put(ctx, b); err != nil {
-		_ = u.Cancel(ctx) // the first error is the one to tell
+		_ = giveUp(ctx, u) // the first error is the one to tell
 		return err
 	}
 	return nil
+}
+
+// giveUp ends a session, even where the look has been interrupted.
+func giveUp(ctx context.Context, u oci.Upload) error {
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), cleanTime, late(cleanTime))
+	defer cancel()
+	return u.Cancel(ctx)
 }
 
 // mount asks for the probe's blob in another repository, or in its own.
@@ -318,7 +212,7 @@ func (r *run) mount(ctx context.Context, from, to oci.Repository, b part) outcom
 	case mounted:
 		return ok("granted from %s to %s", from.Name(), to.Name())
 	}
-	if err := u.Cancel(ctx); err != nil {
+	if err := giveUp(ctx, u); err != nil {
 		return r.fail(err)
 	}
 	const refused = "not granted: a blob that several repositories share is uploaded to each"
@@ -326,57 +220,4 @@ func (r *run) mount(ctx context.Context, from, to oci.Repository, b part) outcom
 		return warning(r.s.MountHint, refused)
 	}
 	return ok(refused)
-}
-
-// erase takes the probe away from the repositories that have of it: first its
-// tag, since some registries keep a manifest that has one.
-func erase(ctx context.Context, repos []oci.Repository, reference string, p probe) outcome {
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), cleanTime, late(cleanTime))
-	defer cancel()
-	repo := repos[0]
-	eraser, is := repo.(oci.Eraser)
-	if !is {
-		return skipped("not tried")
-	}
-	var refused error
-	if reference == p.tag {
-		refused = eraser.EraseManifest(ctx, p.tag)
-	}
-	err := eraser.EraseManifest(ctx, p.manifest.Digest.String())
-	for _, from := range repos {
-		if eraser, is := from.(oci.Eraser); is {
-			// Most registries delete no blobs by themselves, but what no
-			// manifest names.
-			_ = eraser.EraseBlob(ctx, p.layer.desc.Digest)
-			if from == repo {
-				_ = eraser.EraseBlob(ctx, p.config.desc.Digest)
-			}
-		}
-	}
-	if err == nil || errors.Is(err, oci.ErrNotFound) {
-		err = gone(ctx, repo, reference, p)
-	}
-	if err != nil && refused != nil && !errors.Is(refused, oci.ErrNotFound) {
-		err = refused
-	}
-	if err == nil {
-		return ok("what was pushed is deleted again")
-	}
-	detail, hint := told(err)
-	return failure(leftHint(hint), "left behind: %s:%s (%s): %s", repo.Name(), p.tag, p.manifest.Digest, detail)
-}
-
-// gone looks whether tag and manifest are. Where nobody answers that, the
-// registry's word for the deletion has to do.
-func gone(ctx context.Context, repo oci.Repository, reference string, p probe) error {
-	for _, name := range []string{reference, p.manifest.Digest.String()} {
-		if _, err := repo.Resolve(ctx, name); err == nil {
-			return fmt.Errorf("%s is still there after its deletion", name)
-		}
-	}
-	return nil
-}
-
-func leftHint(hint string) string {
-	return strings.TrimSuffix("delete it by hand; "+hint, "; ")
 }
