@@ -180,7 +180,9 @@ var (
 // is refused costs more than what waits. PutImage is what a backfill runs into.
 func Rates(kind string) map[oci.Operation]float64 {
 	if kind == "ecr-public" {
-		return map[oci.Operation]float64{ // CompleteLayerUpload and PutImage 10, the rest 200
+		// CompleteLayerUpload and PutImage 10; InitiateLayerUpload 10 by one edition
+		// of the page, 200 by another; the rest 200.
+		return map[oci.Operation]float64{
 			oci.OpManifestWrite: 9.5, oci.OpBlobWrite: 9.5, oci.OpUploadStart: 9.5, oci.OpBlobHead: 190,
 		}
 	}
