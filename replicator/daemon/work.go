@@ -33,7 +33,8 @@ type runningJobs struct {
 	foreground, background int
 }
 
-func (r *runningJobs) add(background bool, n int) {
+// add gives how many there are then.
+func (r *runningJobs) add(background bool, n int) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if background {
@@ -41,6 +42,7 @@ func (r *runningJobs) add(background bool, n int) {
 	} else {
 		r.foreground += n
 	}
+	return r.foreground + r.background
 }
 
 func (r *runningJobs) counts() (foreground, background int) {
@@ -87,7 +89,9 @@ func (d *Daemon) work(ctx context.Context, grace time.Duration) error {
 			go func() {
 				defer running.Done()
 				d.run(jobs, c)
-				d.running.add(background, -1)
+				if d.running.add(background, -1) < d.jobs/2 {
+					return // nobody waits for a slot
+				}
 				select {
 				case freed <- struct{}{}:
 				default:
