@@ -1,0 +1,132 @@
+package simulation
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestSimulation plays SEEDS histories (default 60), from FIRST on. With TWICE each is
+// played two times, and has to go the same way both times. SEED plays one, and
+// shows its way.
+func TestSimulation(t *testing.T) {
+	t.Parallel()
+	if text := os.Getenv("SEED"); text != "" {
+		replay(t, uint64(number(t, text)))
+		return
+	}
+	seeds, first := 60, 0
+	if text := os.Getenv("SEEDS"); text != "" {
+		seeds = number(t, text)
+	}
+	if text := os.Getenv("FIRST"); text != "" {
+		first = number(t, text)
+	}
+	began, simulated := time.Now(), time.Duration(0)
+	for seed := uint64(first); seed < uint64(first+seeds); seed++ {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			simulated += hold(t, seed, os.Getenv("TWICE") != "")
+		})
+	}
+	took := time.Since(began)
+	t.Logf("%d seeds from %d in %s: %.1f a second, %s of the world's time", seeds, first, took.Round(time.Millisecond), float64(seeds)/took.Seconds(), simulated.Round(time.Second))
+}
+
+func number(t *testing.T, text string) int {
+	t.Helper()
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// hold plays the history of a seed and fails with the shortest one that still
+// breaks a promise.
+func hold(t *testing.T, seed uint64, twice bool) time.Duration {
+	t.Helper()
+	h := generate(seed)
+	out := play(t, h, false)
+	if len(out.faults) > 0 {
+		short := shrink(t, h)
+		out = play(t, short, true)
+		t.Fatalf("seed %d breaks a promise:\n%s\nreplay: SEED=%d go test -run TestSimulation ./replicator/simulation", seed, tell(short, out), seed)
+	}
+	if twice {
+		if again := play(t, h, false); again.hash != out.hash {
+			t.Fatalf("seed %d went two ways: %x and %x\n%s", seed, out.hash, again.hash, fork(t, h))
+		}
+	}
+	return out.took
+}
+
+// fork plays a history until it goes two ways, and shows where they part.
+func fork(t *testing.T, h history) string {
+	t.Helper()
+	one := play(t, h, true)
+	for range 50 {
+		other := play(t, h, true)
+		if other.hash == one.hash {
+			continue
+		}
+		i := 0
+		for i < min(len(one.trace), len(other.trace)) && one.trace[i] == other.trace[i] {
+			i++
+		}
+		next := func(trace []string) string { return strings.Join(trace[i:min(i+5, len(trace))], "\n  ") }
+		return fmt.Sprintf("together:\n  %s\none:\n  %s\nother:\n  %s", strings.Join(one.trace[max(i-10, 0):i], "\n  "), next(one.trace), next(other.trace))
+	}
+	return "and not again in 50 times"
+}
+
+// shrinkFor bounds how long a shorter history is looked for.
+const shrinkFor = 20 * time.Second
+
+// shrink leaves out every step without which the history still fails.
+func shrink(t *testing.T, h history) history {
+	t.Helper()
+	began := time.Now()
+	for size := len(h.Steps) / 2; size > 0; size /= 2 {
+		for i := 0; i+size <= len(h.Steps) && time.Since(began) < shrinkFor; {
+			shorter := h
+			shorter.Steps = slices.Delete(slices.Clone(h.Steps), i, i+size)
+			if len(play(t, shorter, false).faults) > 0 {
+				h = shorter
+			} else {
+				i += size
+			}
+		}
+	}
+	return h
+}
+
+// tell shows a history and what came of it.
+func tell(h history, out outcome) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s, sweep %s, untagged %v, conflict %s, drift %s\n", h.Topology.Name, h.Sweep, h.Untagged, h.Conflict, h.Drift)
+	for _, s := range h.Steps {
+		fmt.Fprintf(&b, "  %s\n", s)
+	}
+	b.WriteString("broken:\n  " + strings.Join(out.faults, "\n  "))
+	return b.String()
+}
+
+// replay plays one seed and shows all that happened, in its shortest form
+// where it fails.
+func replay(t *testing.T, seed uint64) {
+	t.Helper()
+	h := generate(seed)
+	out := play(t, h, true)
+	if len(out.faults) > 0 {
+		h = shrink(t, h)
+		out = play(t, h, true)
+		t.Errorf("seed %d breaks a promise:\n%s", seed, tell(h, out))
+	} else {
+		t.Log(tell(h, out))
+	}
+	t.Logf("trace %x\n%s", out.hash, strings.Join(out.trace, "\n"))
+}
