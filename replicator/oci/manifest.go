@@ -21,6 +21,9 @@ const (
 	// some megabytes of empty lists would take a hundred times as much decoded.
 	// MaxReferences descriptors of twenty fields fit.
 	MaxValues = 400_000
+	// MaxSize bounds the size a descriptor may tell, 16 TiB: more than any
+	// registry takes, and sums of all sizes in a graph stay within 64 bits.
+	MaxSize = 1 << 44
 )
 
 // Media types that image-spec does not name.
@@ -71,7 +74,7 @@ type References struct {
 }
 
 // ParseReferences reads what a manifest names. Schema 1 gives ErrUnsupported; a
-// manifest that is no such JSON, names an unusable digest or a negative size,
+// manifest that is no such JSON, names an unusable digest or size,
 // or names more than MaxReferences, or holds more than MaxValues, gives ErrInvalid.
 func ParseReferences(m Manifest) (References, error) {
 	var doc struct {
@@ -176,7 +179,7 @@ func CheckDescriptor(desc v1.Descriptor) error {
 	if err := CheckDigest(desc.Digest); err != nil {
 		return err
 	}
-	if desc.Size < 0 {
+	if desc.Size < 0 || desc.Size > MaxSize {
 		return fmt.Errorf("%s has size %d: %w", desc.Digest, desc.Size, ErrInvalid)
 	}
 	return nil

@@ -57,6 +57,7 @@ func TestHostileManifests(t *testing.T) {
 		{"a digest cut short", image, `{"layers":[{"digest":"sha256:aaaa","size":1}]}`, oci.ErrInvalid},
 		{"no digest", index, `{"manifests":[{}]}`, oci.ErrInvalid},
 		{"a negative size", image, `{"layers":[{"digest":"` + someDigest + `","size":-1}]}`, oci.ErrInvalid},
+		{"a size of exabytes", image, `{"layers":[{"digest":"` + someDigest + `","size":9223372036854775807}]}`, oci.ErrInvalid},
 		{"a size beyond 64 bits", image, `{"layers":[{"digest":"` + someDigest + `","size":99999999999999999999}]}`, oci.ErrInvalid},
 		{"a size that is a text", image, `{"layers":[{"digest":"` + someDigest + `","size":"1"}]}`, oci.ErrInvalid},
 		{"a subject without a digest", image, `{"subject":{"size":1}}`, oci.ErrInvalid},
