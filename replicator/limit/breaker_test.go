@@ -80,8 +80,8 @@ func TestBreakerOpensAndCloses(t *testing.T) {
 		if got := testutil.ToFloat64(m.up.WithLabelValues("eu")); got != 1 {
 			t.Errorf("twinport_registry_up %v when closed", got)
 		}
-		if w := r.requests.classes[oci.OpManifestRead].window.whole(); w != firstWindow {
-			t.Errorf("window %d after the outage, want %d", w, firstWindow)
+		if w := r.requests.classes[oci.OpManifestRead].window.whole(); w != firstCheap {
+			t.Errorf("window %d after the outage, want %d", w, firstCheap)
 		}
 		if _, err := do(t, r, t.Context(), oci.OpManifestRead); err != nil {
 			t.Error(err)

@@ -85,11 +85,20 @@ func newBucket(perSecond float64) *rate.Limiter {
 func (q *queue) class(op oci.Operation) *class {
 	c := q.classes[op]
 	if c == nil {
-		c = &class{op: op, bucket: newBucket(q.rates[op]), window: newWindow(q.atOnce(op))}
+		c = &class{op: op, bucket: newBucket(q.rates[op]), window: newWindow(begins(op), q.atOnce(op))}
 		q.classes[op] = c
 		q.resized(op, c.window.whole())
 	}
 	return c
+}
+
+// begins is the first window of a class.
+func begins(op oci.Operation) int {
+	switch op {
+	case oci.OpManifestHead, oci.OpManifestRead, oci.OpBlobHead, oci.OpList, oci.OpReferrers:
+		return firstCheap
+	}
+	return firstWindow
 }
 
 // acquire waits for a slot.

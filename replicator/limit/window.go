@@ -17,7 +17,9 @@ const (
 )
 
 const (
-	firstWindow = 8
+	// firstWindow is where a class begins, firstCheap where one does whose
+	// answers are small: asking for a thousand tags takes few round trips then.
+	firstWindow, firstCheap = 8, 32
 	// latencyFloor is the window below which rising latency shrinks nothing:
 	// the registry is slow, not crowded.
 	latencyFloor = 4
@@ -42,6 +44,7 @@ const (
 // they grow with the window, and it goes on from there.
 type window struct {
 	size, limit float64
+	first       float64
 	epoch       int
 	seeking     bool // no shrinking yet
 
@@ -69,16 +72,16 @@ func (s sample) share() float64 {
 	return float64(s.refused) / float64(s.n)
 }
 
-func newWindow(limit int) window {
-	w := window{limit: float64(limit)}
+func newWindow(first, limit int) window {
+	w := window{first: float64(first), limit: float64(limit)}
 	w.reset()
 	return w
 }
 
 // reset begins anew: after an outage nothing of what was learned holds.
 func (w *window) reset() {
-	size := min(firstWindow, w.limit)
-	*w = window{size: max(size, min(w.size, w.limit)), limit: w.limit, epoch: w.epoch + 1, seeking: true, cur: sample{id: w.cur.id + 1}}
+	size := min(w.first, w.limit)
+	*w = window{first: w.first, size: max(size, min(w.size, w.limit)), limit: w.limit, epoch: w.epoch + 1, seeking: true, cur: sample{id: w.cur.id + 1}}
 	w.cur.size = w.size
 }
 

@@ -41,8 +41,8 @@ func TestUnusedWindowDoesNotGrow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c crowd
 		r := New(Spec{Registry: "eu", Connections: 64}, slow(100*time.Millisecond, &c), nil)
-		if w := drive(t, r, 1, 10*time.Second); w != firstWindow {
-			t.Errorf("window %d, want %d", w, firstWindow)
+		if w := drive(t, r, 1, 10*time.Second); w != firstCheap {
+			t.Errorf("window %d, want %d", w, firstCheap)
 		}
 	})
 }
@@ -115,7 +115,7 @@ func TestRefusalsByQuotaLeaveTheWindow(t *testing.T) {
 }
 
 func TestShrinksOncePerEpoch(t *testing.T) {
-	w := newWindow(32)
+	w := newWindow(firstWindow, 32)
 	now := time.Now()
 	before := w.start()
 	for range 5 {

@@ -129,7 +129,7 @@ type Upload interface {
 }
 
 // A Body is what an upload sends: it can be opened again from an offset, one
-// opening at a time. One of at most 1 MiB can be so at any time of the upload,
+// opening at a time. One of at most 2 MiB can be so at any time of the upload,
 // as long as memory is not short; larger ones keep what they can.
 type Body interface {
 	// Open returns the bytes from offset on. ErrUnsupported: they are gone, the

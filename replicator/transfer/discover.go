@@ -19,9 +19,12 @@ const (
 	maxReferrers = 10_000
 	// apiMemory is how long a registry without a referrers API is not asked again.
 	apiMemory = time.Hour
-	// listingAge is how old a listing may be that two destinations share: what
-	// counts is what the source had when the content was complete.
+	// listingAge is how old a listing may be when the content is complete: what
+	// counts is what the source had then. What comes later is an event of its own.
 	listingAge = time.Second
+	// earlySize is the size in bytes of a graph's blobs up to which the source is
+	// asked while they travel: they will be there before the answer is too old.
+	earlySize = 4 << 20
 )
 
 // referrerAPIs remembers which registries have no referrers API.
@@ -67,6 +70,27 @@ type discovery struct {
 	done     chan struct{}
 	listings []listing
 	err      error
+}
+
+// lookEarly begins to ask what travels with a small graph, beside its blobs;
+// the function it gives back ends that.
+func (k *copying) lookEarly(ctx context.Context, g *graph) (end func()) {
+	var bytes int64
+	for _, desc := range g.blobs {
+		bytes += desc.Size
+	}
+	if k.req.Referrers == ReferrersNone || bytes > earlySize {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var looking sync.WaitGroup
+	looking.Go(func() {
+		_, _ = k.discover(ctx, g) // whoever needs it asks again
+	})
+	return func() {
+		cancel()
+		looking.Wait()
+	}
 }
 
 // discover asks the source what travels with the root: its referrers and

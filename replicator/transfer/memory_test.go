@@ -125,15 +125,19 @@ func TestStalledUploadsLeaveMemoryToOthers(t *testing.T) {
 
 func TestSmallBlobsThatWaitForAConnectionHoldNoGreatOneUp(t *testing.T) {
 	eu, us := ocitest.New("oci://eu", ocitest.Options{}), ocitest.New("oci://us", ocitest.Options{})
-	copier := New(Options{Memory: 4 * chunkSize})
+	copier := New(Options{Memory: smallChunks * chunkSize, BlobConcurrency: 2 * smallChunks})
 	big := ocitest.Layer("big", 9*chunkSize)
-	c := ocitest.ImageOf("image", ocitest.Layer("a", 10), ocitest.Layer("b", 10), ocitest.Layer("c", 10), big)
+	layers := []ocitest.Blob{big}
+	for i := range smallChunks - 1 { // and the config
+		layers = append(layers, ocitest.Layer(fmt.Sprint("small", i), 10))
+	}
+	c := ocitest.ImageOf("image", layers...)
 	eu.Push(app, "v1", c)
 	// One connection: the great blob has it, the small ones have been read.
-	read, done := make(chan struct{}, 4), make(chan struct{})
+	read, done := make(chan struct{}, smallChunks), make(chan struct{})
 	us.OnWrite(func(call ocitest.Call, r io.Reader) io.Reader {
 		if call.Reference == big.Desc.Digest.String() {
-			for range 4 {
+			for range smallChunks {
 				<-read
 			}
 			return r

@@ -11,8 +11,9 @@ import (
 const (
 	// chunkSize is the unit of memory, in bytes.
 	chunkSize = 256 << 10
-	// smallSize is the largest blob that is held whole until it has arrived.
-	smallSize   = 1 << 20
+	// smallSize is the largest blob that is held whole until it has arrived: what
+	// can be sent again is sent without asking for leave, a round trip sooner.
+	smallSize   = 2 << 20
 	smallChunks = smallSize / chunkSize
 )
 

@@ -212,6 +212,7 @@ func (c *Copier) Copy(ctx context.Context, req Request) []Result {
 	graph, err := k.load(ctx, req.Root)
 	if err == nil {
 		k.expect(graph.blobs)
+		defer k.lookEarly(ctx, graph)()
 	}
 	k.each(ctx, func(ctx context.Context, d *dest) error {
 		if err != nil {
