@@ -36,6 +36,7 @@ var rooms = map[string][]string{
 	"replicator/failover":   {"replicator/oci", "replicator"},
 	"replicator/api":        {"replicator/oci", "replicator", "replicator/journal"},
 	"replicator/daemon":     {"replicator/..."},
+	"replicator/simulation": {},
 	"providers":             {"replicator/oci", "replicator", "providers/..."},
 	"providers/generic":     {"replicator/oci", "replicator"},
 	"providers/acr":         {"replicator/oci", "replicator", "providers/generic"},
