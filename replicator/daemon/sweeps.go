@@ -62,7 +62,7 @@ func (d *Daemon) Sweep(ctx context.Context, o SweepOptions) (SweepReport, error)
 		return SweepReport{}, fmt.Errorf("route %q: %w", o.Route, journal.ErrUnknown)
 	}
 	var requests atomic.Int64
-	ctx = oci.WithTally(ctx, &requests)
+	ctx = oci.WithJob(oci.WithTally(ctx, &requests), "sweep "+route.Name)
 	if !o.Manual {
 		ctx = oci.WithBackground(ctx)
 	}

@@ -85,7 +85,7 @@ func IsFreshConnection(ctx context.Context) bool {
 
 type jobKey struct{}
 
-// WithJob says for which job the requests and journal writes under ctx are made.
+// WithJob says for which job, or sweep, the requests and journal writes under ctx are made.
 func WithJob(ctx context.Context, id string) context.Context {
 	return context.WithValue(ctx, jobKey{}, id)
 }
