@@ -143,10 +143,13 @@ func (e *elsewhere) Fetch(ctx context.Context, desc v1.Descriptor) (body io.Read
 	return body, err
 }
 
-// FetchRange implements oci.RangeFetcher: a read that broke goes on wherever
-// its bytes are to be had.
+// FetchRange implements oci.RangeFetcher: a read that broke goes on where it was
+// begun last, or wherever else its bytes are to be had.
 func (e *elsewhere) FetchRange(ctx context.Context, desc v1.Descriptor, from, n int64) (body io.ReadCloser, err error) {
-	err = e.each(ctx, 0, func(r oci.Repository) (err error) {
+	e.mu.Lock()
+	first := max(e.opened[desc.Digest]-1, 0)
+	e.mu.Unlock()
+	err = e.each(ctx, first, func(r oci.Repository) (err error) {
 		ranged, ok := r.(oci.RangeFetcher)
 		if !ok {
 			return fmt.Errorf("blob %s from %d on: %w", desc.Digest, from, oci.ErrUnsupported)
