@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -337,6 +338,70 @@ func TestDistrusted(t *testing.T) {
 	} {
 		if got := distrusted(c.err, "us.example.com"); got.state != Failed || !strings.Contains(got.hint, c.hint) {
 			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
+// TestLongCatalog: a list that is too long for a look is no silence.
+func TestLongCatalog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, s := furnished(ocitest.Options{})
+		s.From, s.To = &Use{Patterns: true, Match: func(string) bool { return false }}, nil
+		s.Client = &endless{r}
+		report := Run(t.Context(), []Subject{s})[0]
+		if c := find(t, report, cList); c.State != Warning || !strings.Contains(c.Detail, "in 20s only") {
+			t.Errorf("%+v", c)
+		}
+		if c := find(t, report, cPull); c.State != Skipped || !strings.Contains(c.Detail, "no image") {
+			t.Errorf("%+v", c)
+		}
+	})
+}
+
+// endless lists a repository a second.
+type endless struct{ *registry }
+
+func (e *endless) Repositories(ctx context.Context) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for n := 0; ; n++ {
+			timer := time.NewTimer(time.Second)
+			select {
+			case <-ctx.Done():
+				timer.Stop()
+				yield("", fmt.Errorf("list: %w", ctx.Err()))
+				return
+			case <-timer.C:
+			}
+			if !yield(fmt.Sprintf("other/r%d", n), nil) {
+				return
+			}
+		}
+	}
+}
+
+// replicas is a registry whose reads may lag behind.
+type replicas struct{ *registry }
+
+func (replicas) Settles() time.Duration { return time.Minute }
+
+// TestReplicas: what a replica does not know yet is no failure.
+func TestReplicas(t *testing.T) {
+	r, s := furnished(ocitest.Options{})
+	s.Client = replicas{r}
+	pushed := ""
+	r.OnCall(func(_ context.Context, c ocitest.Call) error {
+		if c.Method == ocitest.PutManifest {
+			pushed = c.Reference
+		}
+		if c.Method == ocitest.HeadManifest && c.Reference == pushed {
+			return oci.ErrNotFound
+		}
+		return nil
+	})
+	report := Run(t.Context(), []Subject{s})[0]
+	for _, name := range []string{cPull, cPush, cDelete} {
+		if c := find(t, report, name); c.State != OK {
+			t.Errorf("%+v", c)
 		}
 	}
 }

@@ -126,7 +126,12 @@ func (r *run) listFrom(ctx context.Context, use *Use) outcome {
 	seen := 0
 	if use.Patterns {
 		var err error
-		if seen, err = r.catalog(ctx, &r.from, use.Match, 1); err != nil {
+		seen, err = r.catalog(ctx, &r.from, use.Match, 1)
+		switch {
+		case err == nil:
+		case seen > 0 && errors.Is(err, context.DeadlineExceeded):
+			return warning("check repositories.include of the routes; the sweep has more time", "lists its repositories, but in %s only %d, and none that a route reads", listTime, seen)
+		default:
 			return r.fail(err)
 		}
 	}
@@ -150,8 +155,8 @@ func (r *run) listTo(ctx context.Context, use *Use) outcome {
 	}
 	if tagged(r.to) < 2 {
 		quiet := oci.WithDetours(ctx, func(error) {})
-		_, err := r.catalog(quiet, &r.to, use.Match, 2)
-		if err != nil && (unanswered(err) || errors.Is(err, oci.ErrDenied) && len(r.to) == 0 && !errors.Is(err, oci.ErrUnlistable)) {
+		seen, err := r.catalog(quiet, &r.to, use.Match, 2)
+		if err != nil && (seen == 0 && unanswered(err) || errors.Is(err, oci.ErrDenied) && len(r.to) == 0 && !errors.Is(err, oci.ErrUnlistable)) {
 			return r.fail(err)
 		}
 	}

@@ -28,7 +28,7 @@ func (r *run) pull(ctx context.Context) outcome {
 		outcomes = append(outcomes, r.pullOne(ctx, spots[0]))
 	}
 	if len(outcomes) == 0 {
-		return skipped("not tried: there is no image of the routes' yet")
+		return skipped("not tried: no image of the routes' was found")
 	}
 	return worst(outcomes)
 }
@@ -126,7 +126,7 @@ func readBack(ctx context.Context, repo oci.Repository, reference string, p prob
 // referrers asks for those of a manifest that is there.
 func (r *run) referrers(ctx context.Context) outcome {
 	if r.at == nil {
-		return skipped("not tried: there is no image of the routes' yet")
+		return skipped("not tried: no image of the routes' was found")
 	}
 	for _, err := range r.at.Referrers(ctx, r.subject.Digest) {
 		switch {

@@ -149,10 +149,9 @@ func (r *run) pushWhole(ctx context.Context, repo oci.Repository) outcome {
 	whole = true
 	r.subject, r.at = p.manifest.Descriptor(), repo
 	if err := readBack(ctx, repo, reference, p); err != nil {
-		if _, settles := r.s.Client.(oci.Settler); settles && errors.Is(err, oci.ErrNotFound) {
-			err = nil // a replica that does not know it yet
-		}
-		if err != nil {
+		// A replica of the registry may not know it yet.
+		_, settles := r.s.Client.(oci.Settler)
+		if !settles || !errors.Is(err, oci.ErrNotFound) && !errors.Is(err, oci.ErrInterrupted) {
 			r.found[cPull] = r.fail(fmt.Errorf("read back what was pushed: %w", err))
 		}
 	} else if o := r.found[cPull]; o.state == Skipped {
