@@ -77,6 +77,41 @@ func TestADestinationThatIsDown(t *testing.T) {
 	})
 }
 
+// A push that no event told, to a destination that is down: the sweep queues it,
+// so that it counts as behind; it is not swept all the time meanwhile.
+func TestASweepForADestinationThatIsDown(t *testing.T) {
+	in(t, with(route("prod", "eu", "us", "ap"), func(r *plan.Route) { r.Sweep = 2 * time.Minute }), func(w *world) {
+		eu, us := w.sites["eu"], w.sites["us"]
+		one, two := ocitest.Image("one", 1), ocitest.Image("two", 1)
+		eu.Push(app, "v1", one)
+		w.proven("us", app, "v1", one)
+		w.proven("ap", app, "v1", one)
+		w.rest()
+		us.setDown(true)
+		eu.Push(app, "v2", two)
+		w.until("the breaker is open", func() bool { _, down := us.gate.Down(); return down })
+		w.proven("ap", app, "v2", two)
+		time.Sleep(5 * time.Minute)
+		if s := w.status("prod", "us"); s.Waiting != 1 || s.Lag < 4*time.Minute {
+			t.Errorf("status %s", s)
+		}
+		if j := w.job("us", app, "v2"); j.State != replicator.Waiting || j.Attempts > 5 { // what opens the breaker
+			t.Errorf("%s", w.describe())
+		}
+		eu.ResetCalls()
+		time.Sleep(10 * time.Minute)
+		if n := eu.Count(ocitest.Catalog); n < 3 || n > 7 {
+			t.Errorf("the source was swept %d times in ten minutes", n)
+		}
+		us.setDown(false)
+		w.proven("us", app, "v2", two)
+		w.rest()
+		if f := w.found(replicator.FindingMissing); len(f) > 0 {
+			t.Errorf("%s", w.describe())
+		}
+	})
+}
+
 // A tag pushed again and again to a dead destination: lag grows.
 func TestLagDoesNotRestart(t *testing.T) {
 	in(t, with(route("prod", "eu", "us"), func(r *plan.Route) { r.RPO = time.Minute }), func(w *world) {

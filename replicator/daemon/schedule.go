@@ -93,7 +93,7 @@ func (d *Daemon) sweeps(ctx context.Context, route plan.Route) {
 			continue
 		}
 		started := d.now()
-		_, err = d.Sweep(ctx, SweepOptions{Route: route.Name})
+		report, err := d.Sweep(ctx, SweepOptions{Route: route.Name})
 		if ctx.Err() != nil {
 			return
 		}
@@ -101,7 +101,9 @@ func (d *Daemon) sweeps(ctx context.Context, route plan.Route) {
 		next := route.Sweep - took
 		if err != nil {
 			d.log.Warn("sweep", zap.String("route", route.Name), zap.Duration("elapsed", took), zap.Error(err))
-			next = min(next, sweepRetry)
+			if !d.awaits(report) {
+				next = min(next, sweepRetry)
+			}
 		}
 		if took > route.Sweep {
 			d.addFindings(ctx, []replicator.Finding{{
@@ -117,6 +119,25 @@ func (d *Daemon) sweeps(ctx context.Context, route plan.Route) {
 		case <-time.After(sweepSpacing):
 		}
 	}
+}
+
+// awaits tells whether all that kept a sweep from being complete are
+// destinations that do not answer: what they lack is queued, and once they are
+// back the route is swept anyway.
+func (d *Daemon) awaits(report SweepReport) bool {
+	if !report.Complete || len(report.Failed) == 0 {
+		return false
+	}
+	for name := range report.Failed {
+		reg, ok := d.State().Registries[name]
+		if !ok {
+			return false
+		}
+		if _, down := reg.Gate.Down(); !down {
+			return false
+		}
+	}
+	return true
 }
 
 // watchDue turns the journal's marks (an event that could not be used) into

@@ -119,6 +119,8 @@ func (d *Daemon) Sweep(ctx context.Context, o SweepOptions) (SweepReport, error)
 	// What is found for the first time is resolved by whoever copies it; later,
 	// an event without a digest would disturb jobs that wait or were refused.
 	req.Unresolved = o.Manual || slices.ContainsFunc(route.To, func(to string) bool { return !states[to].Seeded })
+	// What a destination lacks waits for it, and counts as behind meanwhile.
+	req.Unreached = !o.Manual
 	req.Companions = func(repository string, tags []string) {
 		place := replicator.Place{Registry: route.From, Identity: req.Source.Identity(), Repository: repository}
 		d.companions.listed(place, tags, d.now())
@@ -214,6 +216,10 @@ func (d *Daemon) emit(ctx context.Context, st *State, route plan.Route, o SweepO
 		lane            replicator.Lane
 	}
 	now := d.now()
+	found, err := d.withoutBacklog(ctx, found)
+	if err != nil {
+		return err
+	}
 	byTag := make(map[key]*replicator.Event)
 	var events []*replicator.Event
 	for _, f := range found {
@@ -259,18 +265,40 @@ func (d *Daemon) emit(ctx context.Context, st *State, route plan.Route, o SweepO
 	return d.acceptPatiently(ctx, batch)
 }
 
+// backlog counts what waits in the lanes below webhook's.
+func (d *Daemon) backlog(ctx context.Context) (waiting int64, err error) {
+	counts, err := d.journal.JobCounts(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for lane, n := range counts[replicator.Waiting] {
+		if lane != replicator.LaneWebhook {
+			waiting += n
+		}
+	}
+	return waiting, nil
+}
+
+// withoutBacklog leaves out what waits for destinations that do not answer once
+// the lanes are half full of waiting jobs: the rest is for those that do.
+func (d *Daemon) withoutBacklog(ctx context.Context, found []sweep.Difference) ([]sweep.Difference, error) {
+	unreached := func(f sweep.Difference) bool { return f.Reason == sweep.Unreached }
+	if !slices.ContainsFunc(found, unreached) {
+		return found, nil
+	}
+	waiting, err := d.backlog(ctx)
+	if err == nil && waiting >= d.room/2 {
+		found = slices.DeleteFunc(slices.Clone(found), unreached)
+	}
+	return found, err
+}
+
 // laneRoom waits while the lanes below webhook's are full.
 func (d *Daemon) laneRoom(ctx context.Context) error {
 	for {
-		counts, err := d.journal.JobCounts(ctx)
+		waiting, err := d.backlog(ctx)
 		if err != nil {
 			return err
-		}
-		waiting := int64(0)
-		for lane, n := range counts[replicator.Waiting] {
-			if lane != replicator.LaneWebhook {
-				waiting += n
-			}
 		}
 		if waiting < d.room {
 			return nil

@@ -38,6 +38,7 @@ type side struct {
 	started time.Time // before its tags were listed
 	unknown bool      // the destination lacks the repository
 	failed  bool
+	silent  bool // failed, and its records are what there is to compare with
 	voided  bool
 	listing *listing
 	tags    *reader
@@ -106,7 +107,7 @@ func (s *sweep) repository(ctx context.Context, name string) (whole bool, err er
 		if next, more, err = take(tags, batch); err != nil {
 			return false, err
 		}
-		if !slices.ContainsFunc(c.sides, func(sd *side) bool { return !sd.failed }) {
+		if !slices.ContainsFunc(c.sides, func(sd *side) bool { return !sd.failed || sd.silent }) {
 			return false, nil
 		}
 		if err := c.compare(ctx, next); err != nil {
@@ -202,20 +203,23 @@ func usable(tag oci.Tag) oci.Tag {
 func (c *comparison) listDestinations(ctx context.Context) (whole bool, err error) {
 	whole = true
 	for _, d := range c.destinations {
-		if d.gaveUp() {
+		silent := d.gaveUp()
+		if silent && !c.Unreached {
 			whole = false
 			continue
 		}
 		place := replicator.Place{Registry: d.Name, Identity: d.Registry.Identity(), Repository: c.target}
 		c.sides = append(c.sides, &side{
-			destination: d, place: place, repo: d.Registry.Repository(c.target),
+			destination: d, place: place, repo: d.Registry.Repository(c.target), failed: silent, silent: silent,
 			records: recordReader{records: c.Records, identity: place.Identity, repository: c.target},
 		})
 	}
 	group, gctx := errgroup.WithContext(ctx)
 	for _, sd := range c.sides {
 		sd.started = c.Now()
-		group.Go(func() error { return c.listSide(gctx, sd) })
+		if !sd.silent {
+			group.Go(func() error { return c.listSide(gctx, sd) })
+		}
 	}
 	err = group.Wait()
 	for _, sd := range c.sides {
@@ -271,6 +275,7 @@ func (c *comparison) listSide(ctx context.Context, sd *side) error {
 // sideFailed leaves a destination out of the rest of this comparison.
 func (c *comparison) sideFailed(sd *side, err error) {
 	sd.failed = true
+	sd.silent = c.Unreached && errors.Is(err, oci.ErrUnreachable)
 	sd.heard(err)
 	c.destinationFailed(sd.Name, err)
 }

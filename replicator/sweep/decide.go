@@ -40,17 +40,20 @@ func (c *comparison) compare(ctx context.Context, tags []oci.Tag) error {
 		lines[i].tag = tag
 		_, lines[i].fallback, lines[i].companion = oci.CompanionSubject(tag.Name)
 		for _, sd := range c.sides {
-			if sd.failed {
+			if sd.failed && !sd.silent {
 				continue
 			}
 			p := pair{side: sd}
-			there, here, err := sd.seek(tag.Name)
-			if err != nil {
-				return err
+			if !sd.silent {
+				there, here, err := sd.seek(tag.Name)
+				if err != nil {
+					return err
+				}
+				if p.here = here; here {
+					p.present = there.Digest
+				}
 			}
-			if p.here = here; here {
-				p.present = there.Digest
-			}
+			var err error
 			if p.record, p.proven, err = sd.records.find(ctx, tag.Name); err != nil {
 				return err
 			}
@@ -173,6 +176,9 @@ func (c *comparison) sourceLacks(tag string) {
 func (c *comparison) judge(ctx context.Context, l *line, p *pair) error {
 	sd := p.side
 	if sd.failed {
+		if sd.silent {
+			p.reason = c.unreached(l, p)
+		}
 		return nil
 	}
 	if sd.voided {
@@ -187,6 +193,18 @@ func (c *comparison) judge(ctx context.Context, l *line, p *pair) error {
 	}
 	p.reason = c.reason(l, p)
 	return nil
+}
+
+// unreached decides about a pair whose destination does not answer, by what is
+// on record alone; what was proven there last is believed.
+func (c *comparison) unreached(l *line, p *pair) Reason {
+	switch {
+	case c.Full, !p.proven, p.record.ProvenAt.IsZero():
+		return Unreached
+	case !l.fallback && l.tag.Digest != "" && p.record.Digest != l.tag.Digest:
+		return Unreached
+	}
+	return ""
 }
 
 func (c *comparison) confirmLoss(ctx context.Context, l *line, p *pair) error {

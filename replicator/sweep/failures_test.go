@@ -63,6 +63,52 @@ func TestDestinationGivenUp(t *testing.T) {
 	}
 }
 
+// What a destination that does not answer lacks by its records is told, even
+// where no destination answers; nothing is called lost.
+func TestDestinationUnreached(t *testing.T) {
+	for _, options := range []ocitest.Options{{}, {ListDigests: true}} {
+		w := newWorld(t, options)
+		w.request.Concurrency, w.request.Unreached = 1, true
+		for i := range 10 {
+			w.twins(fmt.Sprintf("app%02d", i), "v1", 1)
+		}
+		for i := range 10 {
+			name := fmt.Sprintf("app%02d", i)
+			w.eu.Push(name, "v2", image("two"))
+			w.ap.Push(name, "v2", image("two"))
+			w.records.add("oci://ap", name, "v2", image("two").Digest(), now.Add(-time.Hour))
+		}
+		w.eu.Push("app09", "v1", image("moved"))
+		dead := func(context.Context, ocitest.Call) error { return oci.ErrUnreachable }
+		w.us.OnCall(dead)
+		result := w.sweep()
+		want := []string{"ap app09:v1 differs"}
+		for i := range 10 {
+			want = append(want, fmt.Sprintf("us app%02d:v2 destination does not answer", i))
+		}
+		want = append(want, "us app09:v1 destination does not answer")
+		slices.Sort(want)
+		if diff := cmp.Diff(want, w.lines()); diff != "" {
+			t.Error(diff)
+		}
+		if n := w.us.Count(); n != giveUpAfter || !errors.Is(result.Failed["us"], oci.ErrUnreachable) || !result.Complete || len(result.Voided) > 0 || len(w.checkpoints) > 0 {
+			t.Errorf("%d requests, %+v, checkpoints %v", n, result, w.checkpoints)
+		}
+		w.ap.OnCall(dead)
+		w.emitted = nil
+		if result := w.sweep(); !result.Complete || len(result.Failed) != 2 || len(w.emitted) != 12 {
+			t.Errorf("nobody answers: %d told, %+v", len(w.emitted), result)
+		}
+		// One that answers, and refuses, is no dead one.
+		w.us.OnCall(func(context.Context, ocitest.Call) error { return oci.ErrDenied })
+		w.only("us")
+		w.emitted = nil
+		if result := w.sweep(); len(w.emitted) != 0 || !errors.Is(result.Failed["us"], oci.ErrDenied) {
+			t.Errorf("%v, %+v", w.lines(), result)
+		}
+	}
+}
+
 func TestSourceFails(t *testing.T) {
 	t.Run("a page of tags", func(t *testing.T) {
 		w := newWorld(t, ocitest.Options{})

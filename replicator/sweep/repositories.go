@@ -23,7 +23,7 @@ func (s *sweep) run(ctx context.Context) error {
 		if s.source.gaveUp() {
 			return errGaveUp
 		}
-		if !slices.ContainsFunc(s.destinations, func(d *destination) bool { return !d.gaveUp() }) {
+		if !s.Unreached && !slices.ContainsFunc(s.destinations, func(d *destination) bool { return !d.gaveUp() }) {
 			return errGaveUp
 		}
 		if err := context.Cause(gctx); err != nil {

@@ -76,6 +76,10 @@ type Request struct {
 	// not tell and the tag is not in sync, so that Difference.Present is known.
 	// For plans; a worker finds out by itself.
 	Present bool
+	// Unreached compares the tags of a destination that does not answer with its
+	// records alone, so that what it lacks can wait for it. It has failed all
+	// the same.
+	Unreached bool
 	// Unresolved leaves Difference.Digest empty for tags that no destination has
 	// and whose listing does not tell it: whoever copies them asks anyway.
 	Unresolved bool
@@ -142,6 +146,7 @@ const (
 	ProofDue       Reason = "proof due"
 	ReferrersDue   Reason = "referrers due"
 	BelievedByNone Reason = "full"
+	Unreached      Reason = "destination does not answer"
 )
 
 // A Skipped is a repository (Tag empty) or tag that is left out, and why.
