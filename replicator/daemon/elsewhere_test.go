@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -137,6 +138,35 @@ func TestTheSourceDecidesWhenItIsBack(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What can be had elsewhere is found in a backlog that is longer than a page.
+func TestABacklogIsLookedThrough(t *testing.T) {
+	in(t, fanOut("us", "ap"), func(w *world) {
+		image, nowhere := ocitest.Image("app", 1), ocitest.Image("nowhere", 1)
+		backlog := func(name string) {
+			var events []replicator.Event
+			for i := range rescuePage + 10 {
+				ev := w.event("eu", app, fmt.Sprintf("%s%04d", name, i), nowhere.Digest())
+				ev.Destinations = []string{"ap"}
+				events = append(events, ev)
+			}
+			w.accept(events...)
+		}
+		w.sites["ap"].setDown(true)
+		w.until("ap is down", func() bool {
+			w.accept(w.event("eu", app, "first", nowhere.Digest()))
+			_, down := w.sites["ap"].gate.Down()
+			return down
+		})
+		backlog("before")
+		w.split("v1", image, "us", "ap")
+		backlog("after")
+		w.proven("ap", app, "v1", image)
+		if s := w.status("prod", "ap"); s.Unconfirmed != 1 || s.Waiting < 2*rescuePage {
+			t.Errorf("status %s", s)
+		}
+	})
 }
 
 // The source comes back without the tag: what was pushed once stays.
