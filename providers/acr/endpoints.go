@@ -15,11 +15,11 @@ var endpoints = regexp.MustCompile(`^([a-z0-9-]{1,63})(?:\.[a-z0-9-]{1,40}\.(geo
 // they all have private addresses, and belong together.
 func own(host string) func(string) bool {
 	m := endpoints.FindStringSubmatch(strings.ToLower(host))
-	if m == nil || m[2] == "data" {
+	if len(m) == 0 || m[2] == "data" {
 		return nil
 	}
 	return func(other string) bool {
 		o := endpoints.FindStringSubmatch(other)
-		return o != nil && o[1] == m[1] && o[3] == m[3]
+		return len(o) > 0 && o[1] == m[1] && o[3] == m[3]
 	}
 }
