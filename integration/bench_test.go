@@ -11,7 +11,16 @@ import (
 // BenchmarkWebhooks is the rate of webhooks answered 202, each synced to disk
 // first, by 32 senders of one event each while the destination is down.
 func BenchmarkWebhooks(b *testing.B) {
+	b.Run("sqlite", func(b *testing.B) { benchmarkWebhooks(b) })
+	b.Run("postgres", func(b *testing.B) {
+		p := harness.StartPostgres(b)
+		benchmarkWebhooks(b, "database: "+p.URL(p.Addr))
+	})
+}
+
+func benchmarkWebhooks(b *testing.B, lines ...string) {
 	d := harness.NewDaemon(b, harness.Config{
+		Lines:      lines,
 		Registries: []harness.RegistryConfig{{Name: "eu", Addr: "127.0.0.1:1"}, {Name: "us", Addr: "127.0.0.1:2"}},
 		Routes:     []harness.RouteConfig{{Name: "prod", From: "eu", To: []string{"us"}, Lines: []string{"sweep: never"}}},
 	})

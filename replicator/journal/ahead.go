@@ -11,49 +11,64 @@ type wanted struct {
 	digests []locationKey
 }
 
+// Each looks up key by key, in an index: LATERAL with OFFSET leaves no choice,
+// whatever is known of the tables' sizes when the plan is made.
 const (
-	pgJobsByKey = `SELECT ` + jobColumns + ` FROM jobs JOIN unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::text[])
-		AS k (k_dst, k_dst_repository, k_ref, k_src, k_src_repository) ON dst = k_dst AND dst_repository = k_dst_repository
-		AND ref = k_ref AND ended = 0 AND src = k_src AND src_repository = k_src_repository`
+	pgJobsByKey = `SELECT j.* FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::text[])
+		AS k (k_dst, k_dst_repository, k_ref, k_src, k_src_repository) CROSS JOIN LATERAL (SELECT ` + jobColumns + ` FROM jobs
+		WHERE dst = k_dst AND dst_repository = k_dst_repository AND ref = k_ref AND ended = 0
+		AND src = k_src AND src_repository = k_src_repository OFFSET 0) j`
 	pgJobsByID  = `SELECT ` + jobColumns + ` FROM jobs WHERE id = ANY ($1::bigint[])`
 	pgTagStates = `SELECT k.registry, k.repository, k.tag, s.at, s.digest, s.n
 		FROM unnest($1::bigint[], $2::text[], $3::text[]) AS k (registry, repository, tag)
 		CROSS JOIN LATERAL (SELECT at, digest, n FROM tag_states t WHERE t.registry = k.registry
 		AND t.repository = k.repository AND t.tag = k.tag ORDER BY at DESC, id DESC LIMIT 1) s`
-	pgLocations = `SELECT l.registry, l.digest, l.repository FROM locations l
-		JOIN unnest($1::bigint[], $2::text[]) AS k (registry, digest) ON l.registry = k.registry AND l.digest = k.digest
-		ORDER BY l.at DESC, l.repository`
+	pgLocations = `SELECT k.registry, k.digest, l.repository FROM unnest($1::bigint[], $2::text[]) AS k (registry, digest)
+		CROSS JOIN LATERAL (SELECT repository FROM locations t WHERE t.registry = k.registry AND t.digest = k.digest
+		ORDER BY at DESC, repository OFFSET 0) l`
 	pgEpochs     = `SELECT id, epoch FROM replicas`
-	pgAnyRefusal = `SELECT EXISTS (SELECT 1 FROM refusals)::int::bigint`
+	pgAnyRefusal = `SELECT EXISTS (SELECT 1 FROM refusals)::int::bigint, EXISTS (SELECT 1 FROM departures)::int::bigint`
 )
 
 // prepare brings a shared journal's batch up to what others have committed,
-// and reads ahead for its requests.
+// and reads ahead for its requests. Each question is a statement of its own,
+// and so sees what was committed until our turn had come.
 func (b *batch) prepare(requests []*request) error {
 	s := b.j.shared
 	if s == nil {
 		return nil
 	}
-	if b.cat.version != s.session.version {
-		c, err := readCatalog(func(query string, f func(scanner) error) error { return b.each(query, nil, f) })
-		if err != nil {
-			return err
-		}
-		c.version = s.session.version
-		b.cat = c
-		b.j.catalog.Store(c)
-		// Whoever changed it may have voided what we believe saved.
-		clear(b.j.located)
+	var version int64
+	asks := question{pgVersion, nil, func(scan scanner) error { return scan(&version) }}
+	if err := s.session.all(append([]question{asks}, b.questions(requests)...)); err != nil {
+		return fmt.Errorf("read ahead: %w", err)
 	}
+	if version == b.cat.version {
+		return nil
+	}
+	c, err := readCatalog(func(query string, f func(scanner) error) error { return b.each(query, nil, f) })
+	if err != nil {
+		return err
+	}
+	c.version = version
+	b.j.catalog.Store(c)
+	// Whoever changed it may have voided what we believe saved.
+	clear(b.j.located)
+	// What was read went by the numbers of another catalog.
+	*b = *b.j.newBatch(b.ctx)
+	if err := s.session.all(b.questions(requests)); err != nil {
+		return fmt.Errorf("read ahead: %w", err)
+	}
+	return nil
+}
+
+// questions are what the requests of a batch will ask.
+func (b *batch) questions(requests []*request) []question {
 	for _, r := range requests {
 		if r.ahead != nil {
 			r.ahead(b)
 		}
 	}
-	return b.readAhead()
-}
-
-func (b *batch) readAhead() error {
 	w := &b.wanted
 	var questions []question
 	if len(w.keys) > 0 || len(w.ids) > 0 {
@@ -67,31 +82,17 @@ func (b *batch) readAhead() error {
 			b.epochs[id] = epoch
 			return err
 		}}, question{pgAnyRefusal, nil, func(scan scanner) error {
-			var any int64
-			err := scan(&any)
-			b.anyRefusal = 1 + int(any)
+			var refusals, departures int64
+			err := scan(&refusals, &departures)
+			b.anyRefusal, b.anyDeparted = 1+int(refusals), 1+int(departures)
 			return err
 		}})
 	}
-	keep := func(scan scanner) error {
-		r, err := scanRow(scan)
-		if err == nil {
-			b.remember(r)
-		}
-		return err
-	}
 	if len(w.keys) > 0 {
-		n := len(w.keys)
-		dst, src := make([]int64, n), make([]int64, n)
-		dstRepository, ref, srcRepository := make([]string, n), make([]string, n), make([]string, n)
-		for i, k := range w.keys {
-			dst[i], dstRepository[i], ref[i], src[i], srcRepository[i] = k.dst, k.dstRepository, k.ref, k.src, k.srcRepository
-			b.byKey[k] = nil // but for those that are found
-		}
-		questions = append(questions, question{pgJobsByKey, []any{dst, dstRepository, ref, src, srcRepository}, keep})
+		questions = append(questions, b.aheadKeys())
 	}
 	if len(w.ids) > 0 {
-		questions = append(questions, question{pgJobsByID, []any{w.ids}, keep})
+		questions = append(questions, question{pgJobsByID, []any{w.ids}, b.keepRow})
 	}
 	if len(w.states) > 0 {
 		questions = append(questions, b.aheadStates())
@@ -99,10 +100,26 @@ func (b *batch) readAhead() error {
 	if len(w.digests) > 0 {
 		questions = append(questions, b.aheadLocations())
 	}
-	if err := b.j.shared.session.all(questions); err != nil {
-		return fmt.Errorf("read ahead: %w", err)
+	return questions
+}
+
+func (b *batch) keepRow(scan scanner) error {
+	r, err := scanRow(scan)
+	if err == nil {
+		b.remember(r)
 	}
-	return nil
+	return err
+}
+
+func (b *batch) aheadKeys() question {
+	n := len(b.wanted.keys)
+	dst, src := make([]int64, n), make([]int64, n)
+	dstRepository, ref, srcRepository := make([]string, n), make([]string, n), make([]string, n)
+	for i, k := range b.wanted.keys {
+		dst[i], dstRepository[i], ref[i], src[i], srcRepository[i] = k.dst, k.dstRepository, k.ref, k.src, k.srcRepository
+		b.byKey[k] = nil // but for those that are found
+	}
+	return question{pgJobsByKey, []any{dst, dstRepository, ref, src, srcRepository}, b.keepRow}
 }
 
 func (b *batch) aheadStates() question {

@@ -53,9 +53,11 @@ type claimer struct {
 	now                    int64
 	foreground, background int // how many more may be taken
 	edges                  map[int64]bool
-	elsewhere              map[int64]bool // rows whose source is down, claimed for all that
-	queues                 [4][]*dueQueue // by lane
-	tried                  map[int64]bool // rows offered already
+	elsewhere              map[int64]bool   // rows whose source is down, claimed for all that
+	queues                 [4][]*dueQueue   // by lane
+	tried                  map[int64]bool   // rows offered already
+	moving                 map[tagKey]bool  // tags that are being moved or removed; nil: to be asked for
+	groups                 map[group][]*row // read ahead
 }
 
 // A dueQueue is the due rows of one lane and edge, read page by page.
@@ -87,18 +89,11 @@ func (b *batch) newClaimer(o ClaimOptions) (*claimer, error) {
 	if err := c.admitElsewhere(o, paused); err != nil {
 		return nil, err
 	}
-	for id := int64(0); ; {
-		found := false
-		err := b.each(sqlNextEdge, []any{id}, func(scan scanner) error {
-			found = true
-			return scan(&id)
-		})
-		if err != nil {
-			return nil, err
-		}
-		if !found {
-			return c, nil
-		}
+	ids, err := c.waitingEdges()
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
 		if e, ok := b.cat.edges[id]; !ok || b.j.isUnwanted(id) || allPaused(e.wants, paused) || c.isDown(e, o.Down) {
 			continue
 		}
@@ -107,6 +102,7 @@ func (b *batch) newClaimer(o ClaimOptions) (*claimer, error) {
 			c.queues[lane] = append(c.queues[lane], &dueQueue{edge: id, full: true})
 		}
 	}
+	return c, c.lookAhead(o.Max)
 }
 
 // admitElsewhere queues the jobs whose source is down and not needed.
@@ -219,19 +215,9 @@ func (c *claimer) fill(q *dueQueue, lane int) error {
 	if len(q.page) > 0 || !q.full {
 		return nil
 	}
-	q.page = q.page[:0]
-	err := c.b.each(sqlDue, []any{q.edge, lane, c.now, q.last.next, q.last.id, duePage}, func(scan scanner) error {
-		var d due
-		if err := scan(&d.id, &d.next, &d.src, &d.srcRepo, &d.ref); err != nil {
-			return err
-		}
-		q.page = append(q.page, d)
-		return nil
-	})
-	q.full = len(q.page) == duePage
-	if len(q.page) > 0 {
-		q.last = q.page[len(q.page)-1]
-	}
+	ask := q.question(lane, c.now)
+	err := c.b.each(ask.query, ask.args, ask.each)
+	q.filled()
 	return err
 }
 
@@ -239,12 +225,7 @@ func (c *claimer) fill(q *dueQueue, lane int) error {
 // that is being moved.
 func (c *claimer) take(d due) ([]replicator.Job, error) {
 	b := c.b
-	var rows []*row
-	err := b.each(sqlGroup+b.j.dialect.skipLocked, []any{d.src, d.srcRepo, d.ref}, func(scan scanner) error {
-		r, err := scanRow(scan)
-		rows = append(rows, r)
-		return err
-	})
+	rows, err := c.rowsOf(d)
 	if err != nil {
 		return nil, err
 	}
@@ -267,6 +248,9 @@ func (c *claimer) take(d due) ([]replicator.Job, error) {
 		if err := b.exec(sqlClaim, r.id, r.replica, r.epoch, r.claimed, r.updated); err != nil {
 			return nil, fmt.Errorf("claim job: %w", err)
 		}
+		if c.moving != nil {
+			c.moves(r)
+		}
 		jobs = append(jobs, r.job(b.cat))
 	}
 	return jobs, nil
@@ -274,23 +258,13 @@ func (c *claimer) take(d due) ([]replicator.Job, error) {
 
 // isFree tells whether nobody moves the tags the row would move, and marks them.
 func (c *claimer) isFree(r *row, moved map[tagKey]bool) (bool, error) {
-	keys := []tagKey{{r.key.dst, r.key.dstRepository, r.key.ref}}
-	if r.flow == replicator.TwoWay {
-		keys = append(keys, tagKey{r.key.src, r.key.srcRepository, r.key.ref})
-	}
+	keys := tagsOf(r)
 	for _, k := range keys {
 		if moved[k] {
 			return false, nil
 		}
-		busy := false
-		for _, query := range []string{sqlMoving, sqlBeingRemoved} {
-			err := c.b.each(query, []any{k.registry, k.repository, k.tag}, func(scan scanner) error {
-				busy = true
-				return nil
-			})
-			if err != nil || busy {
-				return false, err
-			}
+		if busy, err := c.isMoving(k); err != nil || busy {
+			return false, err
 		}
 	}
 	for _, k := range keys {

@@ -41,10 +41,9 @@ type pgSession struct {
 	cancel context.CancelFunc // of the transaction's context
 	ctx    context.Context    //nolint:containedctx // one transaction's, from begin to its end
 	queue  *pgx.Batch
-	// version of what is shared, as of this transaction.
-	version int64
 }
 
+// begin sends nothing yet: lock and first questions are one round trip.
 func (s *pgSession) begin(ctx context.Context) error {
 	s.ctx, s.cancel = context.WithTimeout(ctx, transactionTime)
 	if s.conn == nil || s.conn.IsClosed() {
@@ -58,12 +57,7 @@ func (s *pgSession) begin(ctx context.Context) error {
 	s.queue = &pgx.Batch{}
 	s.queue.Queue("BEGIN ISOLATION LEVEL READ COMMITTED")
 	s.queue.Queue(pgTakeTurn, s.db.key)
-	// A statement of its own: it sees what was committed until our turn came.
-	err := s.row(ctx, pgVersion, nil, func(scan scanner) error { return scan(&s.version) })
-	if err != nil {
-		s.rollback(ctx)
-	}
-	return err
+	return nil
 }
 
 func (s *pgSession) exec(_ context.Context, query string, args []any) error {

@@ -71,6 +71,9 @@ func newPostgres(address func() (string, error)) (*postgres, error) {
 	set("lock_timeout", turnTime)
 	set("idle_in_transaction_session_timeout", idleInTurn)
 	set("statement_timeout", transactionTime)
+	// Every statement has its index. Without this, plans made while a table was
+	// small would read it whole for as long as nobody analyzes it.
+	config.RuntimeParams["enable_seqscan"], config.RuntimeParams["jit"] = "off", "off"
 	if _, given := config.RuntimeParams["application_name"]; !given {
 		config.RuntimeParams["application_name"] = "twinport"
 	}
