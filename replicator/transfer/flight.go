@@ -318,7 +318,7 @@ func (f *flight) pump(ctx context.Context) error {
 // take gets chunks from the pool, waiting for them where it must.
 func (f *flight) take(ctx context.Context, to []*chunk, n int) ([]*chunk, error) {
 	for round := 0; ; round++ {
-		if got := f.reads.pool.try(to, n, &f.held); got != nil {
+		if got := f.reads.pool.try(to, n, f.small, &f.held); got != nil {
 			return got, nil
 		}
 		if ctx.Err() != nil {
@@ -332,7 +332,7 @@ func (f *flight) take(ctx context.Context, to []*chunk, n int) ([]*chunk, error)
 		if round > 0 && !f.small && f.held.Load() == 0 && f.reads.steal() {
 			continue
 		}
-		if err := f.reads.pool.wait(ctx, n, &f.held); err != nil {
+		if err := f.reads.pool.wait(ctx, n, f.small, &f.held); err != nil {
 			return nil, err
 		}
 	}

@@ -19,16 +19,18 @@ const (
 
 // A chunk is a piece of a blob, kept while references to it last.
 type chunk struct {
-	buf  []byte
-	n    int
-	refs atomic.Int32
+	buf   []byte
+	n     int
+	small bool // of a blob that is held whole
+	refs  atomic.Int32
 }
 
 // A pool is the memory of all blobs on their way. Chunks are made when first
 // needed and used again. What is read ahead of its turn is promised in its first
-// five eighths only; windows grow in its first three quarters, each by no more
-// than stays free of that; the rest is for flights that hold one chunk or none,
-// so that stalled ones leave others enough to go on.
+// five eighths only, and blobs that are held whole have as much at most; windows
+// grow in its first three quarters, each by no more than stays free of that; the
+// rest is for flights that hold one chunk or none, so that stalled ones leave
+// others enough to go on.
 type pool struct {
 	total int
 	mu    sync.Mutex
@@ -36,11 +38,13 @@ type pool struct {
 	left  int // not made yet
 	// promised are those of them that were reserved and not taken yet.
 	promised int
+	small    int // in use, by blobs that are held whole
 	waiters  []*poolWaiter
 }
 
 type poolWaiter struct {
 	n     int
+	small bool
 	held  *atomic.Int32
 	ready chan struct{}
 }
@@ -48,9 +52,11 @@ type poolWaiter struct {
 func newPool(chunks int) *pool { return &pool{total: chunks, left: chunks} }
 
 // allows tells whether a holder of so many may have n more; the lock is held.
-func (p *pool) allows(n int, held int32) bool {
+func (p *pool) allows(n int, small bool, held int32) bool {
 	free := p.spare()
 	switch {
+	case small && p.small > 0 && p.small+n > p.total*5/8:
+		return false
 	case held == 0:
 		return free >= n
 	case held == 1:
@@ -103,19 +109,24 @@ func (p *pool) give() *chunk {
 		p.left--
 	}
 	c.refs.Store(1)
-	c.n = 0
+	c.n, c.small = 0, false
 	return c
 }
 
 // try gives n chunks at once (appended to to), or none.
-func (p *pool) try(to []*chunk, n int, held *atomic.Int32) []*chunk {
+func (p *pool) try(to []*chunk, n int, small bool, held *atomic.Int32) []*chunk {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.allows(n, held.Load()) {
+	if !p.allows(n, small, held.Load()) {
 		return nil
 	}
 	for range n {
-		to = append(to, p.give())
+		c := p.give()
+		c.small = small
+		to = append(to, c)
+	}
+	if small {
+		p.small += n
 	}
 	held.Add(int32(n))
 	return to
@@ -127,10 +138,10 @@ const waitMax = 100 * time.Millisecond
 
 // wait returns when n chunks may have become free, after waitMax, or with
 // ctx's end.
-func (p *pool) wait(ctx context.Context, n int, held *atomic.Int32) error {
-	w := &poolWaiter{n: n, held: held, ready: make(chan struct{})}
+func (p *pool) wait(ctx context.Context, n int, small bool, held *atomic.Int32) error {
+	w := &poolWaiter{n: n, small: small, held: held, ready: make(chan struct{})}
 	p.mu.Lock()
-	if p.allows(n, held.Load()) {
+	if p.allows(n, small, held.Load()) {
 		p.mu.Unlock()
 		return nil
 	}
@@ -161,6 +172,9 @@ func (p *pool) release(c *chunk) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if c.small {
+		p.small--
+	}
 	p.free = append(p.free, c)
 	p.wake()
 }
@@ -168,7 +182,7 @@ func (p *pool) release(c *chunk) {
 // wake lets the first waiter that can be served try; the lock is held.
 func (p *pool) wake() {
 	for i, w := range p.waiters {
-		if p.allows(w.n, w.held.Load()) {
+		if p.allows(w.n, w.small, w.held.Load()) {
 			close(w.ready)
 			p.waiters = slices.Delete(p.waiters, i, i+1)
 			return
