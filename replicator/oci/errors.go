@@ -83,6 +83,9 @@ func (e *RegistryError) Error() string {
 	if e.Status != 0 {
 		s += fmt.Sprintf(": %d", e.Status)
 	}
+	if e.Status == 0 && (e.Code != "" || e.Message != "") {
+		s += ":"
+	}
 	if e.Code != "" {
 		s += " " + e.Code
 	}
