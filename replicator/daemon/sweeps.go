@@ -172,6 +172,9 @@ func (d *Daemon) Sweep(ctx context.Context, o SweepOptions) (SweepReport, error)
 	d.log.Info("swept", zap.String("route", route.Name), zap.Int64("tags", result.Tags),
 		zap.Int64("differences", result.Emitted), zap.Int64("requests", report.Requests),
 		zap.Duration("elapsed", d.now().Sub(started)), zap.Bool("complete", err == nil))
+	if err == nil {
+		d.closeRepaired(ctx)
+	}
 	return report, err
 }
 

@@ -186,6 +186,20 @@ func TestADestinationThatLostSomething(t *testing.T) {
 				w.until("repaired", func() bool { s := w.status("prod", "us"); return s.Remaining == 0 && s.Proven == 12 })
 				w.allProven("us", all)
 				w.until("green", func() bool { s := w.status("prod", "us"); return s.State == RPOMet && s.Lag == 0 })
+				open := func() (n int) {
+					for _, f := range w.found(replicator.FindingMissing) {
+						if !f.Acknowledged {
+							n++
+						}
+					}
+					return n
+				}
+				w.until("the findings of what was repaired are closed", func() bool { return open() == 0 })
+				us.off()
+				lose(us)
+				w.until("the same loss again is a finding again", func() bool { return open() > 0 })
+				w.until("and closed again", func() bool { return open() == 0 })
+				w.allProven("us", all)
 			})
 		})
 	}

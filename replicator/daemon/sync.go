@@ -104,6 +104,7 @@ func (d *Daemon) Sync(ctx context.Context, o SyncOptions) (SyncResult, error) {
 		return result, err
 	}
 	d.noteSeeded(ctx)
+	d.closeRepaired(ctx)
 	after, afterRequests := d.Totals(), d.requests(selected)
 	result.Copied, result.Moved = after.Copied-before.Copied, after.Moved-before.Moved
 	for k, v := range after.CopiedBytes {

@@ -32,8 +32,8 @@ func (j *Journal) AddFindings(ctx context.Context, list []replicator.Finding) er
 	})
 }
 
-// tell adds a finding, or counts that it was told again; an acknowledged one
-// stays acknowledged.
+// tell adds a finding, or counts that it was told again; one that a person has
+// acknowledged stays so, one that was closed by itself is open again.
 func (b *batch) tell(f replicator.Finding) error {
 	at := micros(f.At)
 	if at == 0 {
@@ -114,8 +114,12 @@ func (j *Journal) Findings(ctx context.Context, f FindingFilter) ([]replicator.F
 		}
 	}
 	if f.Acknowledged != nil {
-		args = append(args, flag(*f.Acknowledged))
-		query += " AND acknowledged = $" + strconv.Itoa(len(args))
+		op := " AND acknowledged = $"
+		if *f.Acknowledged {
+			op = " AND acknowledged <> $"
+		}
+		args = append(args, 0)
+		query += op + strconv.Itoa(len(args))
 	}
 	limit := pageSize(f.Limit, defaultPage)
 	args = append(args, limit+1)
@@ -222,6 +226,35 @@ func (j *Journal) Acknowledge(ctx context.Context, ids []string, actor string) (
 		return 0, err
 	}
 	return n, nil
+}
+
+// CloseFindings acknowledges findings whose cause is gone, with an audit entry
+// that says why; told again, they are open again. Ids that are none, or were
+// acknowledged before, are left out.
+func (j *Journal) CloseFindings(ctx context.Context, ids []string, why string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	return j.write(ctx, true, func(b *batch) error {
+		closed := make([]string, 0, len(ids))
+		for _, text := range ids {
+			id, err := parseID(text)
+			if err != nil {
+				continue
+			}
+			n, err := b.execCount(sqlCloseFinding, id)
+			if err != nil {
+				return fmt.Errorf("close finding %s: %w", text, err)
+			}
+			if n > 0 {
+				closed = append(closed, text)
+			}
+		}
+		if len(closed) == 0 {
+			return nil
+		}
+		return b.audit(AuditEntry{Actor: "twinport", Action: "finding.close", Target: strings.Join(closed, " "), Detail: why})
+	})
 }
 
 func (b *batch) acknowledge(id int64) (int64, error) {

@@ -137,12 +137,14 @@ const (
 	sqlTellFinding = `INSERT INTO findings (same, ` + findingColumns + `)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 0)
 		ON CONFLICT (same) DO UPDATE SET at = CASE WHEN excluded.at > findings.at THEN excluded.at ELSE findings.at END,
-		times = findings.times + excluded.times, message = excluded.message RETURNING times`
+		times = findings.times + excluded.times, message = excluded.message,
+		acknowledged = CASE WHEN findings.acknowledged = 2 THEN 0 ELSE findings.acknowledged END RETURNING times`
 	sqlCountFindings = `SELECT COUNT(*) FROM findings`
 	sqlTrimFindings  = `DELETE FROM findings WHERE id IN (SELECT id FROM findings ORDER BY at, id LIMIT $1)`
 	sqlOldFindings   = `DELETE FROM findings WHERE id IN (SELECT id FROM findings WHERE at < $1 ORDER BY at, id LIMIT $2)`
 	sqlFindingByID   = `SELECT ` + findingColumns + ` FROM findings WHERE id = $1`
 	sqlAcknowledge   = `UPDATE findings SET acknowledged = 1 WHERE id = $1`
+	sqlCloseFinding  = `UPDATE findings SET acknowledged = 2 WHERE id = $1 AND acknowledged = 0`
 	sqlFindings      = `SELECT ` + findingColumns + ` FROM findings WHERE (at, id) < ($1, $2)`
 	sqlTellTotal     = `INSERT INTO finding_totals (kind, total) VALUES ($1, $2)
 		ON CONFLICT (kind) DO UPDATE SET total = finding_totals.total + excluded.total`

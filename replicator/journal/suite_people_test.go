@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -189,6 +190,59 @@ var _ = holds("equal findings are one, told again", func(t *testing.T, h *harnes
 			t.Errorf("%+v: %v, %v", filter, tags, err)
 		}
 	}
+})
+
+var _ = holds("a finding that was closed by itself opens when it is told again", func(t *testing.T, h *harness) {
+	finding := func(tag string) replicator.Finding {
+		return replicator.Finding{Kind: replicator.FindingMissing, Registry: "us", Repository: "team/app", Tag: tag}
+	}
+	h.ok(h.AddFindings(ctx0, []replicator.Finding{finding("repaired"), finding("seen"), finding("open")}))
+	ids := map[string]string{}
+	list, _, err := h.Findings(ctx0, FindingFilter{})
+	h.ok(err)
+	for _, f := range list {
+		ids[f.Tag] = f.ID
+	}
+	open := func(want ...string) {
+		t.Helper()
+		for yes, n := range map[bool]int{false: len(want), true: 3 - len(want)} {
+			list, _, err := h.Findings(ctx0, FindingFilter{Acknowledged: &yes})
+			h.ok(err)
+			var tags []string
+			for _, f := range list {
+				tags = append(tags, f.Tag)
+				if f.Acknowledged != yes {
+					t.Errorf("%+v", f)
+				}
+			}
+			slices.Sort(tags)
+			if len(tags) != n || !yes && !slices.Equal(tags, want) {
+				t.Errorf("acknowledged %v: %v, want open %v", yes, tags, want)
+			}
+		}
+	}
+	must(h.Acknowledge(ctx0, []string{ids["seen"]}, "cli"))(t)
+	h.ok(h.CloseFindings(ctx0, []string{ids["repaired"], ids["seen"], "zz"}, "proven again"))
+	h.ok(h.CloseFindings(ctx0, []string{ids["repaired"]}, "proven again"))
+	open("open")
+	entries := must(h.Audits(ctx0, 10))(t)
+	closed := 0
+	for _, e := range entries {
+		if e.Action == "finding.close" {
+			closed++
+			if e.Target != ids["repaired"] || e.Detail != "proven again" {
+				t.Errorf("%+v", e)
+			}
+		}
+	}
+	if closed != 1 {
+		t.Errorf("%d entries: %+v", closed, entries)
+	}
+	if n := must(h.Acknowledge(ctx0, []string{ids["repaired"]}, "cli"))(t); n != 0 {
+		t.Errorf("acknowledged %d that were closed", n)
+	}
+	h.ok(h.AddFindings(ctx0, []replicator.Finding{finding("repaired"), finding("seen")}))
+	open("open", "repaired")
 })
 
 var _ = holds("findings are pages, newest first", func(t *testing.T, h *harness) {
