@@ -115,7 +115,12 @@ func verdict(r check.Report) string {
 	for _, c := range r.Checks {
 		of[c.State] = append(of[c.State], c.Check)
 	}
-	var said []string
+	var said, untried []string
+	for _, c := range r.Checks {
+		if c.State == check.Skipped && strings.HasPrefix(c.Detail, "not tried") {
+			untried = append(untried, c.Check)
+		}
+	}
 	if names := of[check.Failed]; len(names) > 0 {
 		said = append(said, "FAILED: "+strings.Join(names, ", "))
 	}
@@ -124,6 +129,9 @@ func verdict(r check.Report) string {
 	}
 	if len(said) == 0 {
 		said = append(said, "ok")
+	}
+	if len(of[check.Failed]) == 0 && len(untried) > 0 {
+		said = append(said, "not tried: "+strings.Join(untried, ", "))
 	}
 	return plain(r.Registry) + ": " + strings.Join(said, "; ")
 }

@@ -32,10 +32,13 @@ func (r *Registry) Account(ctx context.Context) (string, error) {
 	}
 	if name == "" {
 		user, _, err := r.Credentials(ctx)
-		if user == refreshUser {
+		switch {
+		case err != nil:
+			return "", err
+		case user == refreshUser:
 			user = "a refresh token"
 		}
-		return user + " (docker's config)", err
+		return user + " (docker's config)", nil
 	}
 	return name, nil
 }

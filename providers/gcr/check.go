@@ -30,7 +30,10 @@ func (r *Registry) Account(ctx context.Context) (string, error) {
 	}
 	if name == "" {
 		user, _, err := r.Credentials(ctx)
-		return user + " (docker's config)", err
+		if err != nil {
+			return "", err
+		}
+		return user + " (docker's config)", nil
 	}
 	return name, nil
 }
