@@ -213,3 +213,14 @@ func TestADiskThatIsFullLosesNothingAndHeals(t *testing.T) {
 		t.Errorf("%d jobs, %d were accepted", got, accepted+1)
 	}
 }
+
+// What a webhook is answered for has to outlive a loss of power.
+func TestCommitsAreSynced(t *testing.T) {
+	j := running1(t, Options{Dir: t.TempDir()})
+	for pragma, want := range map[string]string{"synchronous": "2", "journal_mode": "wal"} { // 2: FULL
+		var got string
+		if _, err := one(ctx0, j.writer, "PRAGMA "+pragma, nil, &got); err != nil || got != want {
+			t.Errorf("%s is %q, %v", pragma, got, err)
+		}
+	}
+}
