@@ -21,6 +21,7 @@ import (
 	"github.com/twinport/twinport/replicator/oci"
 	"github.com/twinport/twinport/replicator/plan"
 	"github.com/twinport/twinport/replicator/transfer"
+	"github.com/twinport/twinport/replicator/verify"
 )
 
 // A State is all that a config decides; a reload builds a whole new one and
@@ -126,7 +127,7 @@ func New(o Options, state *State) *Daemon {
 		journal: o.Journal, copier: o.Copier, log: o.Log, now: o.Now,
 		jobs: o.Jobs, history: o.History, oneShot: o.OneShot, room: laneFull,
 		swapped: make(chan struct{}), sweepNow: make(map[string]chan sweepRequest), sweeping: make(map[string]chan struct{}),
-		seeding: newTurn(), suspects: suspects{reading: newTurn()},
+		seeding: newTurn(), suspects: suspects{reading: newTurn(), seen: verify.Seen{Now: o.Now}},
 	}
 	d.state.Store(state)
 	return d

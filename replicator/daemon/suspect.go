@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -100,5 +101,10 @@ func (d *Daemon) doubt(p replicator.Place) {
 
 // proof is how a place is to be read back for its proof to count.
 func (r *run) proof(ctx context.Context, p replicator.Place, referrers []digest.Digest) verify.Options {
-	return verify.Options{Referrers: referrers, Deep: r.suspected(ctx, p), Seen: &r.suspects.seen, Identity: p.Identity}
+	o := verify.Options{Referrers: referrers, Deep: r.suspected(ctx, p), Identity: p.Identity}
+	// Who believes no record believes no other proof's answer either.
+	if !slices.ContainsFunc(r.claim.Jobs, func(j replicator.Job) bool { return j.Full }) {
+		o.Seen = &r.suspects.seen
+	}
+	return o
 }
