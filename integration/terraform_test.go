@@ -185,7 +185,7 @@ func TestTerraformIsLeast(t *testing.T) {
 	}
 	for _, needed := range []string{
 		"ecr:InitiateLayerUpload", "ecr:UploadLayerPart", "ecr:CompleteLayerUpload", "ecr:PutImage", "ecr:CreateRepository",
-		"ecr:PutLifecyclePolicy", "ecr:SetRepositoryPolicy", "ecr:TagResource", "sqs:ReceiveMessage", "sqs:DeleteMessage",
+		"ecr:PutLifecyclePolicy", "ecr:SetRepositoryPolicy", "ecr:TagResource", "ecr:BatchDeleteImage", "sqs:ReceiveMessage", "sqs:DeleteMessage",
 	} {
 		if !slices.Contains(conditional, needed) {
 			t.Errorf("nobody may %s", needed)

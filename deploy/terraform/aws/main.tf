@@ -28,6 +28,12 @@ variable "create" {
   description = "Twinport makes missing repositories (create: {missing: true})."
 }
 
+variable "deletes" {
+  type        = bool
+  default     = false
+  description = "A route carries deletions over to this destination (deletes: {mirror: …})."
+}
+
 variable "events" {
   type        = string
   default     = "none"
@@ -121,6 +127,14 @@ data "aws_iam_policy_document" "twinport" {
     content {
       sid       = "Create"
       actions   = ["ecr:CreateRepository", "ecr:PutLifecyclePolicy", "ecr:SetRepositoryPolicy", "ecr:TagResource"]
+      resources = local.repositories
+    }
+  }
+  dynamic "statement" {
+    for_each = var.destination && var.deletes ? [1] : []
+    content {
+      sid       = "Delete"
+      actions   = ["ecr:BatchDeleteImage"]
       resources = local.repositories
     }
   }

@@ -50,6 +50,12 @@ variable "abac" {
   description = "The registry's role assignments have conditions (ABAC); it then ignores AcrPull and AcrPush."
 }
 
+variable "deletes" {
+  type        = bool
+  default     = false
+  description = "A route carries deletions over to this destination (deletes: {mirror: …})."
+}
+
 variable "events" {
   type        = string
   default     = "none"
@@ -100,8 +106,8 @@ locals {
   principal = var.principal_id == "" ? azurerm_user_assigned_identity.twinport[0].principal_id : var.principal_id
   roles = var.abac ? concat(
     ["Container Registry Repository Catalog Lister"],
-    [var.destination ? "Container Registry Repository Writer" : "Container Registry Repository Reader"],
-  ) : concat(["AcrPull"], var.destination ? ["AcrPush"] : [])
+    [var.destination ? (var.deletes ? "Container Registry Repository Contributor" : "Container Registry Repository Writer") : "Container Registry Repository Reader"],
+  ) : concat(["AcrPull"], var.destination ? ["AcrPush"] : [], var.destination && var.deletes ? ["AcrDelete"] : [])
 }
 
 resource "azurerm_role_assignment" "twinport" {

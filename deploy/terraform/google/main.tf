@@ -48,6 +48,12 @@ variable "create" {
   description = "Twinport makes missing repositories of the project (create: {missing: true})."
 }
 
+variable "deletes" {
+  type        = bool
+  default     = false
+  description = "A route carries deletions over to this destination (deletes: {mirror: …})."
+}
+
 variable "events" {
   type        = string
   default     = "none"
@@ -68,7 +74,7 @@ resource "google_artifact_registry_repository_iam_member" "twinport" {
   project    = var.project
   location   = var.location
   repository = var.repository
-  role       = var.destination ? "roles/artifactregistry.writer" : "roles/artifactregistry.reader"
+  role       = var.destination ? (var.deletes ? "roles/artifactregistry.repoAdmin" : "roles/artifactregistry.writer") : "roles/artifactregistry.reader"
   member     = "serviceAccount:${var.service_account}"
 }
 
