@@ -17,10 +17,11 @@ BENCH      ?= .
 BENCHFLAGS ?= -benchmem
 SCALE      ?= 1000,10000,100000,1000000
 ONCE       ?=
+SEEDS      ?= 2000
 CLOUDS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build test unit integration race-check lint fmt vet bench bench-scale profile fuzz demo tools registry daemon daemon-race clean
+.PHONY: help build test unit integration race-check lint fmt vet bench bench-scale profile fuzz simulate mutate demo tools registry daemon daemon-race clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -68,6 +69,13 @@ profile: ## CPU and heap profiles of whole syncs, small blobs and large, to .cac
 
 fuzz: ## each fuzz target of both modules for FUZZTIME (30s)
 	@.ci/fuzz $(FUZZTIME)
+
+simulate: ## SEEDS (2000) simulated histories on all cores, from FIRST (0) on (TWICE=1: each two times; DETECT=1: with the race detector; SEED=n: one, with its way)
+	$(if $(DETECT),CGO_ENABLED=1) SEEDS=$(SEEDS) FIRST=$(FIRST) TWICE=$(TWICE) SEED=$(SEED) \
+		go test -C replicator/simulation -count=1 -run '^TestSimulation$$' -timeout 0 $(if $(SEED),-v) $(if $(DETECT),-race)
+
+mutate: ## break each promise once, in a copy of the tree, and tell which test caught it
+	@.ci/mutate
 
 demo: daemon registry ## three registries, three regions, a push that arrives in all of them (ONCE=1: check it and exit; CLOUDS=1: fakes of ECR, ACR and Artifact Registry)
 	@$(if $(ONCE),ONCE=$(ONCE)) $(if $(CLOUDS),CLOUDS=$(CLOUDS)) go -C integration run ./demo

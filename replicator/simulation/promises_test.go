@@ -278,6 +278,8 @@ func (w *world) open() (all []string) {
 	for _, j := range jobs {
 		// Neither a conflict nor a signature of what no route carries ends by itself.
 		stays := j.Error != nil && (j.Error.Kind == "conflict" || j.Error.Kind == "subject")
+		// A digest that came damaged five times is told of, and no sweep sees it.
+		stays = stays || j.State == replicator.Failed && j.Tag == "" && j.Error.Kind == "mismatch"
 		if j.State.Unproven() && !stays {
 			note("P1: job %s → %s %s %.19s is %s", j.Source, j.Destination, j.Tag, j.Digest, j.State)
 		}

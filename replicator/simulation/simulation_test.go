@@ -3,37 +3,76 @@ package simulation
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
 
-// TestSimulation plays SEEDS histories (default 60), from FIRST on. With TWICE each is
-// played two times, and has to go the same way both times. SEED plays one, and
-// shows its way.
+// TestSimulation plays the histories of SEEDS seeds from FIRST on, over all
+// cores; `make simulate` sets them. With TWICE each is played two times and has
+// to go the same way. SEED plays one and shows its way.
 func TestSimulation(t *testing.T) {
 	t.Parallel()
 	if text := os.Getenv("SEED"); text != "" {
 		replay(t, uint64(number(t, text)))
 		return
 	}
-	seeds, first := 60, 0
+	c := &campaign{first: 0, seeds: 100, twice: true, began: time.Now()}
+	if raceEnabled {
+		c.seeds = 10
+	}
 	if text := os.Getenv("SEEDS"); text != "" {
-		seeds = number(t, text)
+		c.seeds, c.twice, c.told = number(t, text), os.Getenv("TWICE") != "", true
 	}
 	if text := os.Getenv("FIRST"); text != "" {
-		first = number(t, text)
+		c.first = number(t, text)
 	}
-	began, simulated := time.Now(), time.Duration(0)
-	for seed := uint64(first); seed < uint64(first+seeds); seed++ {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			simulated += hold(t, seed, os.Getenv("TWICE") != "")
+	t.Cleanup(func() { c.tell(true) })
+	for i := range runtime.GOMAXPROCS(0) {
+		t.Run(fmt.Sprintf("core%d", i), func(t *testing.T) {
+			t.Parallel()
+			for seed, ok := c.next(); ok; seed, ok = c.next() {
+				t.Run(fmt.Sprint(seed), func(t *testing.T) { c.simulated.Add(int64(hold(t, seed, c.twice))) })
+				if t.Failed() {
+					return
+				}
+			}
 		})
 	}
-	took := time.Since(began)
-	t.Logf("%d seeds from %d in %s: %.1f a second, %s of the world's time", seeds, first, took.Round(time.Millisecond), float64(seeds)/took.Seconds(), simulated.Round(time.Second))
+}
+
+// A campaign is the seeds of one test, and how far they are.
+type campaign struct {
+	first, seeds int
+	twice, told  bool
+	began        time.Time
+
+	taken     atomic.Int64
+	simulated atomic.Int64 // the worlds' time
+	lastTold  atomic.Int64
+}
+
+func (c *campaign) next() (seed uint64, ok bool) {
+	n := c.taken.Add(1) - 1
+	c.tell(false)
+	return uint64(c.first) + uint64(n), n < int64(c.seeds)
+}
+
+// tell says how far it is, every half a minute and at the end.
+func (c *campaign) tell(end bool) {
+	const often = 30 * time.Second
+	took := time.Since(c.began)
+	last := c.lastTold.Load()
+	if !c.told || !end && (took-time.Duration(last) < often || !c.lastTold.CompareAndSwap(last, int64(took))) {
+		return
+	}
+	n := min(c.taken.Load(), int64(c.seeds))
+	fmt.Printf("%d seeds from %d in %s: %.1f a second, %s of their worlds' time\n",
+		n, c.first, took.Round(time.Second), float64(n)/took.Seconds(), time.Duration(c.simulated.Load()).Round(time.Second))
 }
 
 func number(t *testing.T, text string) int {
@@ -77,8 +116,8 @@ func fork(t *testing.T, h history) string {
 		for i < min(len(one.trace), len(other.trace)) && one.trace[i] == other.trace[i] {
 			i++
 		}
-		next := func(trace []string) string { return strings.Join(trace[i:min(i+5, len(trace))], "\n  ") }
-		return fmt.Sprintf("together:\n  %s\none:\n  %s\nother:\n  %s", strings.Join(one.trace[max(i-10, 0):i], "\n  "), next(one.trace), next(other.trace))
+		next := func(trace []string) string { return strings.Join(trace[i:min(i+14, len(trace))], "\n  ") }
+		return fmt.Sprintf("together:\n  %s\none:\n  %s\nother:\n  %s", strings.Join(one.trace[max(i-20, 0):i], "\n  "), next(one.trace), next(other.trace))
 	}
 	return "and not again in 50 times"
 }
