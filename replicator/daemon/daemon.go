@@ -158,7 +158,7 @@ func (d *Daemon) configure(ctx context.Context, st *State, actor string) error {
 	for _, f := range findings {
 		d.log.Warn("finding", zap.String("kind", string(f.Kind)), zap.String("registry", f.Registry), zap.String("message", f.Message))
 	}
-	return nil
+	return d.followRenamed(ctx, st)
 }
 
 // Swap changes to a new state: the jobs that run end under the old one.

@@ -129,6 +129,36 @@ func (j *Journal) RecordRepositories(ctx context.Context, identity, after string
 	return list, nil
 }
 
+// RouteRecords gives some of the records that a route wrote at a registry,
+// trusted or not.
+func (j *Journal) RouteRecords(ctx context.Context, route, identity string, limit int) ([]replicator.Record, error) {
+	c, err := j.names(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return j.records(ctx, c, sqlRouteRecords, route, c.identities[identity], pageSize(limit, maxPage))
+}
+
+// renamePage is how many records are renamed in one commit.
+const renamePage = 2000
+
+// RenameRoute gives the records that one route wrote at a registry to another.
+func (j *Journal) RenameRoute(ctx context.Context, from, to, identity string) (n int64, err error) {
+	for changed := int64(renamePage); changed == renamePage; n += changed {
+		err := j.write(ctx, true, func(b *batch) error {
+			registry, err := b.registry(identity, "")
+			if err == nil {
+				changed, err = b.execCount(sqlRenameRoute, clip(to, maxName), from, registry, renamePage)
+			}
+			return err
+		})
+		if err != nil {
+			return n, fmt.Errorf("rename the route of records: %w", err)
+		}
+	}
+	return n, nil
+}
+
 // SaveRecords writes what was found to be right, in one commit.
 func (j *Journal) SaveRecords(ctx context.Context, list []replicator.Record) error {
 	return j.write(ctx, true, func(b *batch) error {

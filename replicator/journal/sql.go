@@ -82,7 +82,11 @@ const (
 	// The plus keeps the planner from the primary key, of which one column alone would fit.
 	sqlVoidLocations = `DELETE FROM locations WHERE +registry = $1 AND repository = $2`
 	sqlRecordRoutes  = `SELECT route, registry FROM records WHERE (route, registry) > ($1, $2) ORDER BY route, registry LIMIT 1`
-	sqlRecordCount   = `SELECT COUNT(*) FROM records WHERE route = $1 AND registry = $2 AND trust = $3`
+	sqlRouteRecords  = `SELECT ` + recordColumns + ` FROM records
+		WHERE route = $1 AND registry = $2 ORDER BY route, registry, trust, proven_at LIMIT $3`
+	sqlRenameRoute = `UPDATE records SET route = $1 WHERE (registry, repository, ref) IN
+		(SELECT registry, repository, ref FROM records WHERE route = $2 AND registry = $3 LIMIT $4)`
+	sqlRecordCount = `SELECT COUNT(*) FROM records WHERE route = $1 AND registry = $2 AND trust = $3`
 	// The literal is for the partial index.
 	sqlUnconfirmedCount = `SELECT COUNT(*) FROM records WHERE route = $1 AND registry = $2 AND trust = $3 AND unconfirmed = 1`
 	sqlRecordTimes      = `SELECT (SELECT COALESCE(MIN(proven_at), 0) FROM records WHERE route = $1 AND registry = $2 AND trust = $3),

@@ -199,6 +199,32 @@ var _ = holds("tag history collapses equal neighbours and answers for any time",
 	}
 })
 
+var _ = holds("a route's records go to another name, at one registry", func(t *testing.T, h *harness) {
+	record := func(registry, identity, tag, route string) replicator.Record {
+		return replicator.Record{Destination: replicator.Place{Registry: registry, Identity: identity, Repository: "team/app"}, Tag: tag,
+			Digest: dgst(tag), Source: replicator.Place{Registry: "eu", Identity: "oci:eu.example.com", Repository: "team/app"},
+			Route: route, ProvenAt: h.clock()}
+	}
+	var list []replicator.Record
+	for i := range 2*renamePage + 10 {
+		list = append(list, record("us", usID, fmt.Sprintf("v%d", i), "old"))
+	}
+	list = append(list, record("us", usID, "other", "kept"), record("ap", "oci:ap.example.com", "v1", "old"))
+	h.ok(h.SaveRecords(ctx0, list))
+	if n := must(h.RenameRoute(ctx0, "old", "new", usID))(t); n != 2*renamePage+10 {
+		t.Errorf("%d renamed", n)
+	}
+	for route, want := range map[string]int{"old": 0, "new": 1000, "kept": 1} {
+		got := must(h.RouteRecords(ctx0, route, usID, 1000))(t)
+		if len(got) != want || want > 0 && got[0].Route != route {
+			t.Errorf("%s has %d records, want %d", route, len(got), want)
+		}
+	}
+	if got := must(h.RouteRecords(ctx0, "old", "oci:ap.example.com", 10))(t); len(got) != 1 {
+		t.Errorf("another registry's: %v", got)
+	}
+})
+
 var _ = holds("each tag's present state, by tag from a tag on", func(t *testing.T, h *harness) {
 	second := func(n int) time.Time { return start.Add(time.Duration(n) * time.Second) }
 	must(h.Accept(ctx0, Intake{History: []replicator.TagState{
