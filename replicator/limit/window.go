@@ -19,7 +19,7 @@ const (
 const (
 	// firstWindow is where a class begins, firstCheap where one does whose
 	// answers are small: asking for a thousand tags takes few round trips then.
-	firstWindow, firstCheap = 8, 32
+	firstWindow, firstCheap = 8, 64
 	// latencyFloor is the window below which rising latency shrinks nothing:
 	// the registry is slow, not crowded.
 	latencyFloor = 4

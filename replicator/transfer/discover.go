@@ -33,6 +33,29 @@ type referrerAPIs struct {
 
 	mu    sync.Mutex
 	until map[string]time.Time
+	// asking is closed when a registry that was never asked has answered.
+	asking map[string]chan struct{}
+}
+
+// first has one ask a registry that is not known yet, and the others wait for
+// what comes of it. The function it gives back ends the asking.
+func (a *referrerAPIs) first(ctx context.Context, identity string) (end func(), err error) {
+	a.mu.Lock()
+	asking, begun := a.asking[identity]
+	if !begun {
+		asking = make(chan struct{})
+		a.asking[identity] = asking
+	}
+	a.mu.Unlock()
+	if !begun {
+		return sync.OnceFunc(func() { close(asking) }), nil
+	}
+	select {
+	case <-asking:
+		return func() {}, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 func (a *referrerAPIs) absent(identity string) bool {
@@ -164,7 +187,7 @@ func (k *copying) list(ctx context.Context, subject digest.Digest, api, cosign b
 	l := listing{subject: subject}
 	group, within := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
-		if api && !k.c.apis.absent(k.req.SourceIdentity) {
+		if api {
 			var supported bool
 			l.referrers, l.cut, supported, err = k.c.askAPI(within, k.req.SourceIdentity, k.req.Source, subject)
 			if supported || err != nil {
@@ -217,6 +240,14 @@ func asPlainSource(err error) error {
 // askAPI lists a subject's referrers by the API; supported is false where the
 // registry has none.
 func (c *Copier) askAPI(ctx context.Context, identity string, repo oci.Repository, subject digest.Digest) (list []v1.Descriptor, cut, supported bool, err error) {
+	known, err := c.apis.first(ctx, identity)
+	if err != nil {
+		return nil, false, false, err
+	}
+	defer known()
+	if c.apis.absent(identity) {
+		return nil, false, false, nil
+	}
 	for desc, err := range repo.Referrers(oci.WithOperation(ctx, oci.OpReferrers), subject) {
 		switch {
 		case errors.Is(err, oci.ErrUnsupported):

@@ -95,13 +95,9 @@ func (k *copying) referrersTo(ctx context.Context, d *dest) error {
 
 // present is what the destination lists already.
 func (f *followup) present(ctx context.Context, subject digest.Digest) (map[digest.Digest]bool, error) {
-	var list []v1.Descriptor
-	c, supported := f.k.c, false
-	var err error
-	if !c.apis.absent(f.d.Identity) {
-		if list, _, supported, err = c.askAPI(ctx, f.d.Identity, f.d.Repository, subject); err != nil {
-			return nil, err
-		}
+	list, _, supported, err := f.k.c.askAPI(ctx, f.d.Identity, f.d.Repository, subject)
+	if err != nil {
+		return nil, err
 	}
 	if !supported {
 		if list, _, err = askFallback(ctx, f.d.Repository, oci.FallbackTag(subject)); err != nil && !lasting(err) {

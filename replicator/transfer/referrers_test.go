@@ -443,3 +443,33 @@ func TestWhatIsListedButNoReferrerIsNotCopied(t *testing.T) {
 		t.Errorf("listed %v", got)
 	}
 }
+
+func TestARegistryWithoutReferrersIsAskedOnce(t *testing.T) {
+	eu, us := ocitest.New("oci://eu", ocitest.Options{}), ocitest.New("oci://us", ocitest.Options{})
+	asked := make(chan struct{}, 20)
+	release := make(chan struct{})
+	eu.OnCall(func(_ context.Context, call ocitest.Call) error {
+		if call.Method == ocitest.Referrers {
+			asked <- struct{}{}
+			<-release
+		}
+		return nil
+	})
+	copier := New(Options{})
+	var all sync.WaitGroup
+	for i := range 20 {
+		c := ocitest.Image(fmt.Sprint("image", i), 1)
+		eu.Push(app, fmt.Sprint("v", i), c)
+		all.Go(func() {
+			if r := copier.Copy(context.Background(), request(eu, c, to(us)))[0]; r.Err != nil {
+				t.Error(r.Err)
+			}
+		})
+	}
+	<-asked
+	close(release)
+	all.Wait()
+	if n := eu.Count(ocitest.Referrers); n != 1 {
+		t.Errorf("asked %d times", n)
+	}
+}

@@ -77,7 +77,7 @@ func New(o Options) *Copier {
 	c.reads.pool = newPool(int(max(o.Memory/chunkSize, smallChunks)))
 	c.reads.spool = &spool{dir: o.SpoolDir, max: o.SpoolMax}
 	c.locks.held = make(map[string]*keyedLock)
-	c.apis = referrerAPIs{now: o.Now, until: make(map[string]time.Time)}
+	c.apis = referrerAPIs{now: o.Now, until: make(map[string]time.Time), asking: make(map[string]chan struct{})}
 	return c
 }
 
