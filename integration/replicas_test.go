@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -435,6 +436,105 @@ func TestTheDatabaseGoesAway(t *testing.T) {
 		if !d.Process().Alive() {
 			t.Errorf("replica %d has ended", i)
 		}
+	}
+	c.noFindings()
+}
+
+// Load from all sides while one replica after the other is killed and
+// PostgreSQL is restarted twice: every accepted push is proven, no tag ever
+// goes back to an older push, and what a dead replica ran is soon somebody
+// else's. TWINPORT_FIRE=10m has it go on for so long.
+func TestReplicasUnderFire(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, setup{to: []string{"us", "ap"}, silent: true, exact: true}, 3)
+	lasts := time.Duration(scaled(45, 25)) * time.Second
+	if text := os.Getenv("TWINPORT_FIRE"); text != "" {
+		var err error
+		if lasts, err = time.ParseDuration(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const tags = 8
+	over := time.Now().Add(lasts)
+	histories := make([][]*harness.Graph, tags)
+	watches := make([]*harness.Watch, tags)
+	content := make([]*harness.Generator, tags)
+	for i := range tags {
+		content[i] = harness.NewGenerator(seedOf(fmt.Sprint(t.Name(), i)))
+		watches[i] = harness.WatchTag(t, c.us, "team/app", fmt.Sprint("t", i), nil)
+	}
+	var pushing sync.WaitGroup
+	for i := range tags {
+		pushing.Go(func() {
+			for n := 0; time.Now().Before(over); n++ {
+				g := content[i].Image(harness.ImageSpec{})
+				tag := fmt.Sprint("t", i)
+				if err := c.eu.Push(t.Context(), "team/app", g, tag); err != nil {
+					t.Errorf("push: %v", err)
+					return
+				}
+				histories[i] = append(histories[i], g)
+				body := harness.PushEvent(c.reg["eu"].Addr, "team/app", tag, g, time.Now())
+				err := harness.Poll(t.Context(), 2*time.Minute, func(ctx context.Context) error {
+					if code, answer := c.replicas[n%len(c.replicas)].Post(ctx, "eu", body); code != http.StatusAccepted {
+						n++ // the next replica, as a balancer has it
+						return fmt.Errorf("%d: %s", code, answer)
+					}
+					return nil
+				})
+				if err != nil {
+					t.Errorf("a webhook was never accepted: %v", err)
+					return
+				}
+			}
+		})
+	}
+	var took []time.Duration
+	kills, restarts := 0, 0
+	for time.Now().Before(over) {
+		victim := c.replicas[kills%len(c.replicas)]
+		name := c.name(victim)
+		victim.Kill()
+		killed := time.Now()
+		kills++
+		harness.WaitFor(t, "the dead replica's jobs to be handed back", 2*time.Minute, func(context.Context) error {
+			left, err := c.postgres.Ask("SELECT COUNT(*) FROM jobs WHERE state = 1 AND replica = '" + name + "'")
+			if err != nil || left != "0" {
+				return fmt.Errorf("%s jobs are still its own: %w", left, errors.Join(err, errors.New("not yet")))
+			}
+			return nil
+		})
+		took = append(took, time.Since(killed))
+		victim.Start()
+		if restarts < 2 && time.Until(over) < lasts*time.Duration(2-restarts)/3 {
+			restarts++
+			c.postgres.Stop()
+			c.postgres.Start()
+		}
+	}
+	pushing.Wait()
+	ended := time.Now()
+	c.settled()
+	caughtUp := time.Since(ended)
+	pushes := 0
+	for i, pushed := range histories {
+		pushes += len(pushed)
+		last := pushed[len(pushed)-1]
+		for _, destination := range []string{"us", "ap"} {
+			if err := c.reg[destination].Client().Has(t.Context(), "team/app", fmt.Sprint("t", i), last, true); err != nil {
+				t.Errorf("tag t%d at %s after %d pushes: %v", i, destination, len(pushed), err)
+			}
+		}
+		states, err := watches[i].Stop()
+		if err := errors.Join(err, harness.InOrder(states, pushed)); err != nil {
+			t.Errorf("tag t%d: %v", i, err)
+		}
+	}
+	slices.Sort(took)
+	t.Logf("%d pushes in %s, %d kills, %d restarts of PostgreSQL; takeovers: median %s, worst %s; settled %s after the last push",
+		pushes, lasts, kills, restarts, took[len(took)/2], took[len(took)-1], caughtUp)
+	if worst := took[len(took)-1]; worst > takeover {
+		t.Errorf("a dead replica's jobs moved after %s, over %s", worst, takeover)
 	}
 	c.noFindings()
 }
