@@ -157,6 +157,7 @@ type scaled struct {
 	command  string
 	tags     int
 	took     time.Duration
+	cpu      time.Duration // of the command alone, whatever else the machine does
 	requests int64
 	peak     int64 // resident bytes
 }
@@ -179,13 +180,13 @@ func BenchmarkScale(b *testing.B) {
 		all = append(all, first.measure(b, "plan, first pass", "plan", "--output", "json"))
 	}
 	t := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "tags\tcommand\tseconds\tµs/tag\trequests\trequests/tag\tpeak RSS, MiB\t")
+	fmt.Fprintln(t, "tags\tcommand\tseconds\tCPU µs/tag\trequests\trequests/tag\tpeak RSS, MiB\t")
 	for _, s := range all {
 		if s.took == 0 { // left out by -bench
 			continue
 		}
 		fmt.Fprintf(t, "%d\t%s\t%.2f\t%.1f\t%d\t%.4f\t%.1f\t\n", s.tags, s.command, s.took.Seconds(),
-			float64(s.took.Microseconds())/float64(s.tags), s.requests, float64(s.requests)/float64(s.tags), float64(s.peak)/(1<<20))
+			float64(s.cpu.Microseconds())/float64(s.tags), s.requests, float64(s.requests)/float64(s.tags), float64(s.peak)/(1<<20))
 	}
 	if err := t.Flush(); err != nil {
 		b.Fatal(err)
@@ -284,6 +285,7 @@ func (w *scaleWorld) measure(b *testing.B, name string, args ...string) scaled {
 			go func() { peak <- residentPeak(cmd.Process.Pid, exited) }()
 			err := cmd.Wait()
 			s.took = time.Since(began)
+			s.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 			close(exited)
 			s.peak = <-peak
 			if err != nil {
@@ -293,6 +295,7 @@ func (w *scaleWorld) measure(b *testing.B, name string, args ...string) scaled {
 		}
 		b.ReportMetric(float64(s.requests)/float64(w.tags), "requests/tag")
 		b.ReportMetric(float64(s.peak)/(1<<20), "peak-MiB")
+		b.ReportMetric(float64(s.cpu.Nanoseconds())/float64(w.tags), "cpu-ns/tag")
 	})
 	return s
 }
