@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -153,5 +154,67 @@ func TestCheckRights(t *testing.T) {
 				t.Errorf("it held\n%sand now\n%s", before, after)
 			}
 		})
+	}
+}
+
+// TestCheckHarbor: projects that may not be made, those that are missing, and
+// rules that would keep a probe's tag.
+func TestCheckHarbor(t *testing.T) {
+	const password = "password-of-robot"
+	for name, c := range map[string]struct {
+		harbor providertest.Harbor
+		create bool
+		check  string
+		state  check.State
+		detail string
+		word   string
+	}{
+		"may make projects": {providertest.Harbor{Projects: []string{"team"}, Admin: true}, true, "create", check.OK, "may make", ""},
+		"may not":           {providertest.Harbor{Projects: []string{"team"}}, true, "create", check.Failed, "403", "right to create projects"},
+		"need not":          {providertest.Harbor{Projects: []string{"team"}}, false, "create", check.Skipped, "not needed", ""},
+		"a rule keeps tags": {providertest.Harbor{Projects: []string{"team"}, Rule: "team"}, false, "push", check.OK, "no tag", ""},
+		"no rule":           {providertest.Harbor{Projects: []string{"team"}}, false, "push", check.OK, ":twinport-check-", ""},
+		"a full project":    {providertest.Harbor{Projects: []string{"team"}, Quota: "team"}, false, "push", check.Failed, "quota", "quota"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, starRoute, "eu", "us")
+			f := &providertest.Fake{Username: "robot", Password: password, Tokens: true}
+			b.registries["x"] = f
+			b.image("x", "team/app", "v1", "one")
+			b.image("x", "team/web", "v1", "two")
+			c.harbor.Fake = f
+			server := httptest.NewServer(&c.harbor)
+			t.Cleanup(server.Close)
+			lines := fmt.Sprintf("kind: harbor, auth: {username: robot, password: %s}", password)
+			if c.create {
+				lines += ", create: {missing: true}"
+			}
+			between(b, server.Listener.Addr().String(), lines, `"team/**"`)
+			before := tagged(f)
+			got := b.look(exitOf(c.state), "x")["x"][c.check]
+			if got.State != c.state || !strings.Contains(got.Detail, c.detail) || !strings.Contains(got.Hint, c.word) {
+				t.Errorf("%+v", got)
+			}
+			if after := tagged(f); after != before {
+				t.Errorf("it held\n%sand now\n%s", before, after)
+			}
+		})
+	}
+	b := newBench(t, starRoute, "eu", "us")
+	b.image("eu", "other/app", "v1", "one")
+	server := httptest.NewServer(&providertest.Harbor{Fake: &providertest.Fake{}, Projects: []string{"team"}})
+	t.Cleanup(server.Close)
+	between(b, server.Listener.Addr().String(), "kind: harbor, auth: {anonymous: true}", `"team/**"`)
+	config, err := os.ReadFile(b.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.write(strings.Replace(string(config), "[team/app, team/web]", `["other/**"]`, 1))
+	told := b.look(exitFailed, "x")["x"]
+	if got := told["create"]; got.State != check.Warning || !strings.Contains(got.Hint, "create the project") {
+		t.Errorf("a project that nobody makes: %+v", got)
+	}
+	if got := told["push"]; got.State != check.Failed || !strings.Contains(got.Hint, "create the project") {
+		t.Errorf("a push to it: %+v", got)
 	}
 }

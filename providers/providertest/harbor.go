@@ -75,6 +75,14 @@ func (h *Harbor) api(w http.ResponseWriter, r *http.Request) {
 		h.deleteTag(w, parts[1], parts[2], parts[3], parts[4])
 		return
 	}
+	if project, ok := strings.CutSuffix(strings.TrimPrefix(r.URL.Path, "/api/v2.0/projects/"), "/immutabletagrules"); ok {
+		rules := []map[string]any{{"id": 1, "disabled": true}}
+		if project == h.Rule {
+			rules = append(rules, map[string]any{"id": 2, "disabled": false})
+		}
+		answer(w, http.StatusOK, rules)
+		return
+	}
 	n, _ := strconv.Atoi(q.Get("page"))
 	size, _ := strconv.Atoi(q.Get("page_size"))
 	if size > 100 || size < 1 {
