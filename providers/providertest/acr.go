@@ -35,6 +35,9 @@ type ACR struct {
 	Locked []string
 	// Before sees every request first; true means that it has answered.
 	Before func(w http.ResponseWriter, r *http.Request) bool
+	// Rates are requests per second: read, write, delete, referrers. What goes
+	// beyond is refused with the time to wait. Zero: without bound.
+	Rates map[string]float64
 	// Told is given each push as the webhook tells it, before it is answered.
 	Told func(event []byte)
 
@@ -45,6 +48,7 @@ type ACR struct {
 	access   map[string]acrToken
 	requests []string
 	pushed   map[string]time.Time
+	quotas
 }
 
 type acrToken struct {
@@ -216,7 +220,11 @@ func (a *ACR) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.challenge(w, r, scopes)
 		return
 	}
+	class := acrClass(r, parts)
+	wait := a.take(class, a.Rates[class])
 	switch {
+	case wait > 0:
+		tooMany(w, wait, true, "too many requests of class "+class)
 	case untag != nil && r.Method == http.MethodDelete && slices.Contains(a.Locked, untag[1]+":"+untag[2]):
 		Fail(w, http.StatusMethodNotAllowed, "REGISTRY_DISALLOWED_OPERATION", "The operation is disallowed on this registry, repository or image.")
 	case untag != nil && r.Method == http.MethodDelete && a.Upstream.Untag(untag[1], untag[2], false):
@@ -237,6 +245,20 @@ func (a *ACR) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			a.took(p)
 		}
 	}
+}
+
+// acrClass is what a request counts as (Microsoft Learn, "Azure Container
+// Registry service limits"): each request of a push is a write.
+func acrClass(r *http.Request, parts []string) string {
+	switch {
+	case parts != nil && parts[2] == "referrers":
+		return "referrers"
+	case r.Method == http.MethodDelete:
+		return "delete"
+	case r.Method == http.MethodGet || r.Method == http.MethodHead:
+		return "read"
+	}
+	return "write"
 }
 
 // took keeps a push's time, and tells of it.

@@ -40,6 +40,10 @@ type Google struct {
 	Page int
 	// Before sees every request first; true means that it has answered.
 	Before func(w http.ResponseWriter, r *http.Request) bool
+	// Rate and WriteRate are requests per second, of all kinds and of those that
+	// write. What goes beyond is refused; how long to wait is not told. Zero:
+	// without bound.
+	Rate, WriteRate float64
 	// Told is given each push as it is published to the topic gcr, before it is
 	// answered.
 	Told func(data []byte)
@@ -52,6 +56,7 @@ type Google struct {
 	bearer   map[string]acrToken
 	making   map[string]int // polls left, by operation
 	requests []string
+	quotas
 }
 
 // Requests are those served so far, of all endpoints, as `METHOD /path`.
@@ -355,6 +360,14 @@ func (g *Google) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // repository serves what is about one image.
 func (g *Google) repository(w http.ResponseWriter, r *http.Request, parts []string) {
 	write := r.Method != http.MethodGet && r.Method != http.MethodHead
+	wait := g.take("all", g.Rate)
+	if write {
+		wait = max(wait, g.take("write", g.WriteRate))
+	}
+	if wait > 0 {
+		tooMany(w, wait, false, "Quota exceeded for quota metric 'Requests' and limit 'Requests per project per region per minute'")
+		return
+	}
 	segments := strings.SplitN(parts[1], "/", 3)
 	name := segments[min(1, len(segments)-1)]
 	for _, exists := range g.exist() {

@@ -1,0 +1,66 @@
+package acr_test
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/twinport/twinport/providers/acr"
+	"github.com/twinport/twinport/providers/generic"
+	"github.com/twinport/twinport/providers/providertest"
+	"github.com/twinport/twinport/replicator/limit"
+)
+
+// TestBackfillWithinQuotas: with the quotas of the smaller tiers enforced, a
+// backfill runs into none and uses most of the writes, which starts, uploads and
+// manifests share.
+func TestBackfillWithinQuotas(t *testing.T) {
+	t.Setenv("AZURE_AUTHORITY_HOST", "https://entra.example")
+	synctest.Test(t, func(t *testing.T) {
+		const write = 2000.0 / 60
+		fake := &providertest.ACR{
+			Upstream: &providertest.Fake{}, Service: "contosodr.azurecr.io", May: all(), Tenant: tenant, Client: client, Secret: "s3cr3t-of-the-principal",
+			Rates: map[string]float64{"read": 10_000.0 / 60, "write": write, "referrers": 500.0 / 60},
+		}
+		spec := generic.Spec{
+			Name: "eu", Kind: "acr", Host: fake.Service,
+			Auth: generic.Auth{Azure: &generic.Azure{Tenant: tenant, Client: client, Secret: secret(fake.Secret)}},
+		}
+		gate := limit.New(limit.Spec{Registry: "eu", Rates: acr.Rates}, providertest.Direct{"contosodr.azurecr.io": fake, "entra.example": fake.Entra()}, nil)
+		repo := over(t, spec, gate).Repository("team/app")
+		const images, blobs, manifests = 200, 5, 2
+		began := time.Now()
+		var group errgroup.Group
+		group.SetLimit(32) // images side by side, as a daemon has them
+		for i := range images {
+			group.Go(func() error {
+				var layers []v1.Descriptor
+				for range blobs {
+					layers = append(layers, providertest.PushBlob(t, repo, providertest.Random(50)))
+				}
+				m := providertest.Image(nil, layers[0], layers[1:]...)
+				if _, err := repo.PushManifest(t.Context(), m.Digest.String(), m); err != nil {
+					return err
+				}
+				_, err := repo.PushManifest(t.Context(), fmt.Sprintf("v%d", i), m)
+				return err
+			})
+		}
+		if err := group.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		took := time.Since(began)
+		rate := (2*blobs + manifests) * images / took.Seconds()
+		t.Logf("%d images in %s: %.1f writes a second of %.1f", images, took, rate, write)
+		if fake.Throttled() > 0 {
+			t.Errorf("%d requests over a quota", fake.Throttled())
+		}
+		if rate < 0.8*write {
+			t.Errorf("%.1f writes a second of %.1f", rate, write)
+		}
+	})
+}
