@@ -251,7 +251,7 @@ func (a *ACR) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // Registry service limits"): each request of a push is a write.
 func acrClass(r *http.Request, parts []string) string {
 	switch {
-	case parts != nil && parts[2] == "referrers":
+	case len(parts) > 2 && parts[2] == "referrers":
 		return "referrers"
 	case r.Method == http.MethodDelete:
 		return "delete"
