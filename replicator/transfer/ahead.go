@@ -14,8 +14,9 @@ import (
 const (
 	// segmentSize is what one connection reads at a time, in bytes.
 	segmentSize = 6 * chunkSize
-	// firstStreams connections read ahead at first, at most maxStreams.
-	firstStreams, maxStreams = 16, 32
+	// firstStreams connections read ahead at first, at most maxStreams: of all
+	// great blobs together, but each has fewestStreams.
+	firstStreams, maxStreams, fewestStreams = 16, 32, 2
 	// climbEvery is how often more connections are tried, once the last more
 	// have had as long to get going: while they bring climbGain more bytes.
 	climbEvery = 250 * time.Millisecond
@@ -43,6 +44,7 @@ type ahead struct {
 	next     int64      // where the next segment begins
 	segments []*segment // under way or read, in order; the first one is needed now
 	wanted   int        // streams
+	most     int        // streams
 	running  int
 	own      *chunk
 	ownTaken bool
@@ -67,9 +69,10 @@ type segment struct {
 	whole    bool
 }
 
-// readAhead begins to read from an offset on; rate is what one connection
-// brings, in bytes per second, 0 where that is not known. Call close.
-func readAhead(ctx context.Context, r *blobReader, from int64, rate float64) *ahead {
+// readAhead begins to read from an offset on, one of so many blobs; rate is what
+// one connection brings, in bytes per second, 0 where that is not known. Call
+// close.
+func readAhead(ctx context.Context, r *blobReader, from int64, blobs int, rate float64) *ahead {
 	ctx, cancel := context.WithCancel(ctx)
 	a := &ahead{
 		src: r.src, desc: r.desc, pool: r.pool, read: r.read, cancel: cancel, ctx: ctx,
@@ -78,7 +81,8 @@ func readAhead(ctx context.Context, r *blobReader, from int64, rate float64) *ah
 	a.changed.L = &a.mu
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.want(firstStreams)
+	a.most = max(maxStreams/blobs, fewestStreams)
+	a.want(max(firstStreams/blobs, fewestStreams))
 	return a
 }
 
@@ -296,10 +300,10 @@ func (a *ahead) climb(now time.Time) {
 	a.checked, a.waited, a.before = now, 0, a.received
 	switch {
 	case !starved:
-	case rate < climbGain*a.rate || a.wanted == maxStreams:
+	case rate < climbGain*a.rate || a.wanted >= a.most:
 		a.climbing = false
 	default:
 		a.rate, a.checked, a.before = rate, time.Time{}, 0
-		a.want(min(2*a.wanted, maxStreams))
+		a.want(min(2*a.wanted, a.most))
 	}
 }

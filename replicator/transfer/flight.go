@@ -42,6 +42,7 @@ type readKey struct {
 type reads struct {
 	pool  *pool
 	spool *spool
+	great atomic.Int32 // blobs of more than wholeSize being read
 
 	mu      sync.Mutex // taken before a flight's
 	flights map[readKey]*flight
@@ -264,8 +265,15 @@ func (f *flight) run(ctx context.Context) {
 
 // pump moves the blob from the source into chunks.
 func (f *flight) pump(ctx context.Context) error {
-	in := &blobReader{ctx: ctx, src: f.src, desc: f.desc, pool: f.reads.pool, read: func(n int) { f.read.Add(int64(n)) }}
+	in := &blobReader{
+		ctx: ctx, src: f.src, desc: f.desc, pool: f.reads.pool, read: func(n int) { f.read.Add(int64(n)) },
+		others: func() int { return int(f.reads.great.Load()) },
+	}
 	defer in.close()
+	if f.desc.Size > wholeSize {
+		f.reads.great.Add(1)
+		defer f.reads.great.Add(-1)
+	}
 	hashed := oci.NewHashingReader(in, f.desc)
 	if f.desc.Size == 0 {
 		var none [1]byte

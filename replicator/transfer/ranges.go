@@ -24,10 +24,12 @@ const (
 	// A source whose first byte takes farAway gives one connection no more than
 	// its window each round trip: it counts as slow at once. Of a nearer one
 	// slowFor is watched, and slowShare is which part of that time its reader
-	// must have waited for it.
+	// must have waited for it; where more than nearReads blobs are read, it is
+	// not the connection.
 	farAway   = 20 * time.Millisecond
 	slowFor   = 300 * time.Millisecond
 	slowShare = 0.7
+	nearReads = 2
 )
 
 // A blobReader gives a blob's bytes in order: from one connection, or from
@@ -39,6 +41,8 @@ type blobReader struct {
 	desc v1.Descriptor
 	pool *pool
 	read func(n int) // told every byte from the source
+	// others tells how many great blobs are being read, this one included.
+	others func() int
 
 	at    int64
 	piece *resumingReader // nil: none is under way
@@ -143,8 +147,10 @@ func (r *blobReader) watch(began, now time.Time) {
 		rate = 0
 	}
 	r.watched, r.from, r.waited = now, r.at, 0
+	others := r.others()
+	slow = slow && (far || others <= nearReads)
 	if slow && !r.whole && r.piece.ranged && r.desc.Size-r.piece.end >= worthAhead {
-		r.ahead = readAhead(r.ctx, r, r.piece.end, rate)
+		r.ahead = readAhead(r.ctx, r, r.piece.end, others, rate)
 	}
 }
 

@@ -79,6 +79,7 @@ type resumingReader struct {
 	tries int
 	short int  // of the tries: the answers that ended cleanly, too early
 	broke bool // at least once
+	moved bool // some progress since the last break
 	// ranged: where the source has no ranges the reading ends with
 	// ErrUnsupported, rather than by reading the blob from its beginning.
 	ranged bool
@@ -104,7 +105,7 @@ func (r *resumingReader) Read(p []byte) (int, error) {
 		r.at += int64(n)
 		r.read(n)
 		if r.at-r.mark >= sourceProgress {
-			r.mark, r.tries, r.short = r.at, 0, 0
+			r.mark, r.tries, r.short, r.moved = r.at, 0, 0, true
 		}
 		switch {
 		case err == nil:
@@ -149,6 +150,10 @@ func (r *resumingReader) again(err error) error {
 			err = fmt.Errorf("%w: %w", oci.ErrInterrupted, err)
 		}
 		return err
+	}
+	if r.moved {
+		r.moved = false
+		return nil // it had been going well
 	}
 	return pause(r.ctx, r.tries)
 }
