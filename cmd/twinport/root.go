@@ -33,6 +33,7 @@ Exit codes of all commands:
   2    usage or config
   130  interrupted`,
 		Example: `  twinport validate
+  twinport check
   twinport plan
   twinport sync
   twinport serve --config /etc/twinport/twinport.yaml
