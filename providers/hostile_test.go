@@ -89,8 +89,8 @@ func TestHostileInventories(t *testing.T) {
 	const mib = 1 << 20
 	for name, body := range map[string]func() io.Reader{
 		"without end":      func() io.Reader { return forever{} },
-		"a million lists":  func() io.Reader { return strings.NewReader(strings.Repeat("[{},", 2*mib)) },
-		"a million things": func() io.Reader { return strings.NewReader(`[` + strings.Repeat(`{},`, 4*mib) + `{}]`) },
+		"a million lists":  func() io.Reader { return strings.NewReader(strings.Repeat("[{},", mib/4)) },
+		"a million things": func() io.Reader { return strings.NewReader(`[` + strings.Repeat(`{},`, mib/2) + `{}]`) },
 		"depth":            func() io.Reader { return strings.NewReader(strings.Repeat(`{"results":[`, 20_000)) },
 		"tricks": func() io.Reader {
 			return strings.NewReader(`{"name":"../..","tags":["../..","a/b","v1\n","\u001b[31m","v1",null,5,{"name":"..","manifest_digest":"md5:x"}],` +

@@ -42,12 +42,12 @@ func (forever) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestHostileSenders: one hostile request per line, to each kind of registry.
+// TestHostileSenders: one hostile request per line, to several kinds of registry.
 // None makes an event, each has its answer, and what it takes is bounded.
 func TestHostileSenders(t *testing.T) {
 	const mib = 1 << 20
 	bomb := func(begin, piece, end string) string {
-		return begin + strings.Repeat(piece, (8*mib-200)/len(piece)) + end
+		return begin + strings.Repeat(piece, 2*mib/len(piece)) + end
 	}
 	for _, c := range []struct {
 		name    string
@@ -55,8 +55,8 @@ func TestHostileSenders(t *testing.T) {
 		headers []string
 		want    int
 	}{
-		{"a gzip bomb", strings.NewReader(gzipped(t, 64*mib)), []string{"Content-Encoding", "gzip"}, 415},
-		{"a gzip bomb that says nothing", strings.NewReader(gzipped(t, 64*mib)), nil, 400},
+		{"a gzip bomb", strings.NewReader(gzipped(t, 4*mib)), []string{"Content-Encoding", "gzip"}, 415},
+		{"a gzip bomb that says nothing", strings.NewReader(gzipped(t, 4*mib)), nil, 400},
 		{"a body without end", forever{}, nil, 413},
 		{"a million events of nothing", strings.NewReader(bomb(`{"events":[`, `{},`, `{}]}`)), nil, 413},
 		{"a million lists", strings.NewReader(bomb(`{"events":[`, `[],`, `[]]}`)), nil, 413},
@@ -68,7 +68,8 @@ func TestHostileSenders(t *testing.T) {
 		{"no text", strings.NewReader("\x00\xff\xfe"), nil, 400},
 		{"two documents", strings.NewReader(`{}{}`), nil, 400},
 	} {
-		for kind, decoder := range decoders {
+		for _, kind := range []string{"distribution", "harbor", "quay", "github"} { // that read in ways of their own
+			decoder := decoders[kind]
 			t.Run(c.name+"/"+kind, func(t *testing.T) {
 				in, kept := door(intake.Registry{Name: "eu", Decoder: decoder})
 				body := c.body
