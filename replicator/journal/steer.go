@@ -3,6 +3,7 @@ package journal
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,28 +23,41 @@ func (j *Journal) Wake(ctx context.Context, identity string) error {
 			edges = append(edges, e.id)
 		}
 	}
-	for _, edge := range edges {
-		for _, lane := range replicator.Lanes {
-			for n := int64(1); n > 0; {
-				err := j.write(ctx, true, func(b *batch) error {
-					if err := b.flush(); err != nil {
-						return err
-					}
-					b.due = true
-					var err error
-					if n, err = b.execCount(sqlWake, edge, int64(lane), b.now); err != nil {
-						return fmt.Errorf("wake: %w", err)
-					}
-					b.forgetRows()
-					return nil
-				})
-				if err != nil {
-					return err
-				}
-			}
+	slices.Sort(edges)
+	for woken := int64(1); woken > 0; {
+		err := j.write(ctx, true, func(b *batch) error {
+			var err error
+			woken, err = b.wake(edges)
+			return err
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// wake makes a page of the edges' waiting jobs due, and tells how many.
+func (b *batch) wake(edges []int64) (woken int64, err error) {
+	if err := b.flush(); err != nil {
+		return 0, err
+	}
+	defer b.forgetRows()
+	for _, edge := range edges {
+		for _, lane := range replicator.Lanes {
+			n, err := b.execCount(sqlWake, edge, int64(lane), b.now)
+			if err != nil {
+				return 0, fmt.Errorf("wake: %w", err)
+			}
+			woken += n
+			if woken >= pageRows {
+				b.due = true
+				return woken, nil
+			}
+		}
+	}
+	b.due = b.due || woken > 0
+	return woken, nil
 }
 
 // forgetRows drops the batch's copies after rows were changed behind them.
