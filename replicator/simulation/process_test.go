@@ -151,7 +151,7 @@ func (p *process) step(ctx context.Context, stage journal.Stage) error {
 	}
 	name := fmt.Sprintf("journal %d %s", p.number, stage)
 	if stage == journal.StageAsk {
-		name += asker() + oci.JobOf(ctx)
+		name += " " + asker() + " " + oci.JobOf(ctx)
 	}
 	d := w.chance.now(name)
 	switch stage {
@@ -165,6 +165,7 @@ func (p *process) step(ctx context.Context, stage journal.Stage) error {
 	}
 	switch now := time.Now(); {
 	case stage == journal.StageAsk:
+		w.trace("%s", name)
 		return nil
 	case stage == journal.StageAnswer && now.Equal(p.answered):
 		return nil // all that is answered in one instant is, or nothing

@@ -91,7 +91,10 @@ func hold(t *testing.T, seed uint64, twice bool) time.Duration {
 	h := generate(seed)
 	out := play(t, h, false)
 	if len(out.faults) > 0 {
-		short := shrink(t, h)
+		short := h
+		if os.Getenv("SHRINK") != "no" {
+			short = shrink(t, h)
+		}
 		out = play(t, short, true)
 		t.Fatalf("seed %d breaks a promise:\n%s\nreplay: SEED=%d go test -run TestSimulation ./replicator/simulation", seed, tell(short, out), seed)
 	}
@@ -117,7 +120,7 @@ func fork(t *testing.T, h history) string {
 			i++
 		}
 		next := func(trace []string) string { return strings.Join(trace[i:min(i+14, len(trace))], "\n  ") }
-		return fmt.Sprintf("together:\n  %s\none:\n  %s\nother:\n  %s", strings.Join(one.trace[max(i-20, 0):i], "\n  "), next(one.trace), next(other.trace))
+		return fmt.Sprintf("together:\n  %s\none:\n  %s\nother:\n  %s", strings.Join(one.trace[max(i-60, 0):i], "\n  "), next(one.trace), next(other.trace))
 	}
 	return "and not again in 50 times"
 }
@@ -168,4 +171,7 @@ func replay(t *testing.T, seed uint64) {
 		t.Log(tell(h, out))
 	}
 	t.Logf("trace %x\n%s", out.hash, strings.Join(out.trace, "\n"))
+	if os.Getenv("TWICE") != "" {
+		t.Log(fork(t, h))
+	}
 }

@@ -211,6 +211,14 @@ func (w *world) forget(s step) {
 	if !ok {
 		return
 	}
+	if w.history.Topology.twoWay() && s.N%4 != 0 {
+		// What is nowhere else is lost for good, and no promise is about it.
+		other := w.other(at)
+		twin, ok := w.sites[other.registry].Manifest(other.repository, other.tag)
+		if !ok || s.N%4 == 3 || twin.Digest != root.Digest || len(w.graph(w.sites[other.registry], other.repository, twin).missing) > 0 {
+			return
+		}
+	}
 	gone := func(d digest.Digest) {
 		site.Remove(s.Repository, d)
 		site.note(site.lost, s.Repository, d.String())
