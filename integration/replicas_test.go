@@ -276,12 +276,12 @@ func TestADeadReplicasJobsMove(t *testing.T) {
 func TestAFrozenReplicasLateWritesAreFenced(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, setup{silent: true}, 3)
-	old, new := c.content.Image(harness.ImageSpec{}), c.content.Image(harness.ImageSpec{})
+	older, newer := c.content.Image(harness.ImageSpec{}), c.content.Image(harness.ImageSpec{})
 	arrived, pass := make(chan struct{}), make(chan struct{})
 	var first, passed sync.Once
 	defer passed.Do(func() { close(pass) })
 	isOld := func(r harness.Request) bool {
-		return r.Method == http.MethodPut && r.Class == harness.Tag && r.Digest() == old.Digest
+		return r.Method == http.MethodPut && r.Class == harness.Tag && r.Digest() == older.Digest
 	}
 	c.proxy["us"].Before(func(r harness.Request) {
 		if !isOld(r) {
@@ -301,16 +301,16 @@ func TestAFrozenReplicasLateWritesAreFenced(t *testing.T) {
 			once.Do(func() { close(landed) })
 		}
 	})
-	c.push("team/app", old, "prod")
-	c.tell(c.replicas[0], "team/app", "prod", old)
+	c.push("team/app", older, "prod")
+	c.tell(c.replicas[0], "team/app", "prod", older)
 	<-arrived
 	frozen := c.holder("prod")
 	if err := frozen.Process().Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	stopped := time.Now()
-	c.push("team/app", new, "prod")
-	c.tell(c.others(frozen)[0], "team/app", "prod", new)
+	c.push("team/app", newer, "prod")
+	c.tell(c.others(frozen)[0], "team/app", "prod", newer)
 	names := func(d digest.Digest) func(context.Context) error {
 		return func(ctx context.Context) error {
 			got, err := c.us.Digest(ctx, "team/app", "prod")
@@ -320,23 +320,23 @@ func TestAFrozenReplicasLateWritesAreFenced(t *testing.T) {
 			return nil
 		}
 	}
-	harness.WaitFor(t, "another replica to move the tag on", soon, names(new.Digest))
+	harness.WaitFor(t, "another replica to move the tag on", soon, names(newer.Digest))
 	t.Logf("moved on by another replica %s after the freeze", time.Since(stopped))
 	passed.Do(func() { close(pass) })
 	<-landed
-	harness.WaitFor(t, "the late PUT to land", soon, names(old.Digest))
+	harness.WaitFor(t, "the late PUT to land", soon, names(older.Digest))
 	if err := frozen.Process().Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
 	thawed := time.Now()
-	harness.WaitFor(t, "the late PUT to be corrected", soon, names(new.Digest))
+	harness.WaitFor(t, "the late PUT to be corrected", soon, names(newer.Digest))
 	took := time.Since(thawed)
 	t.Logf("the late PUT was corrected after %s", took)
 	if took > takeover {
 		t.Errorf("the late PUT was corrected after %s, over %s", took, takeover)
 	}
 	c.settled()
-	if err := names(new.Digest)(t.Context()); err != nil {
+	if err := names(newer.Digest)(t.Context()); err != nil {
 		t.Error(err)
 	}
 	for _, said := range []string{"the lease was lost", "the outcome of a job was not written"} {

@@ -49,11 +49,11 @@ type Options struct {
 type Role int
 
 const (
-	// Serves: it takes the data directory, works, and may be the one that sweeps.
+	// Serves takes the data directory, works, and may be the one that sweeps.
 	Serves Role = iota
-	// Works: it copies, and has a share of the registries' budgets.
+	// Works copies, and has a share of the registries' budgets.
 	Works
-	// Steers: it only writes what a person asked for.
+	// Steers only writes what a person asked for.
 	Steers
 )
 

@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrUnavailable: the database of several replicas does not answer, or cannot
-// write now. Whether a write under way was made is open; ask again.
+// ErrUnavailable says that the database of several replicas does not answer, or
+// cannot write now. Whether a write under way was made is open; ask again.
 var ErrUnavailable = errors.New("the database is not available")
 
 var errDatabaseURL = errors.New("the database's address cannot be read: write it as postgres://USER:PASSWORD@HOST:5432/NAME")

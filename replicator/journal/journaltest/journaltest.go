@@ -71,25 +71,31 @@ func Database(t testing.TB) string {
 // Server gives the address of the test binary's PostgreSQL.
 func Server(t testing.TB) string {
 	t.Helper()
-	address, err := server()
+	running, err := server()
 	if errors.Is(err, errNone) {
 		t.Skipf("%v; set %s, or install Debian's postgresql", err, Address)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return address
+	return running.address
+}
+
+// A running server; input is its keeper's, which ends with this process.
+type running struct {
+	address string
+	input   io.Closer
 }
 
 var errNone = errors.New("no PostgreSQL found")
 
-var server = sync.OnceValues(func() (string, error) {
+var server = sync.OnceValues(func() (running, error) {
 	if address := os.Getenv(Address); address != "" {
-		return address, nil
+		return running{address: address}, nil
 	}
 	programs, err := find()
 	if err != nil {
-		return "", err
+		return running{}, err
 	}
 	return start(programs)
 })
@@ -125,14 +131,14 @@ kill -INT "$server"; wait "$server"; rm -rf "$2"`
 
 // start makes a cluster of the test binary's own, on a free port of loopback.
 // As root it runs as user postgres: PostgreSQL refuses to be root.
-func start(programs string) (string, error) {
+func start(programs string) (running, error) {
 	dir, err := os.MkdirTemp("", "twinport-postgres-")
 	if err != nil {
-		return "", err
+		return running{}, err
 	}
 	as, err := identity(dir)
 	if err != nil {
-		return "", errors.Join(err, os.RemoveAll(dir))
+		return running{}, errors.Join(err, os.RemoveAll(dir))
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
@@ -140,32 +146,28 @@ func start(programs string) (string, error) {
 		"-U", "twinport", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8")
 	initdb.SysProcAttr, initdb.Dir = as, dir
 	if out, err := initdb.CombinedOutput(); err != nil {
-		return "", errors.Join(fmt.Errorf("initdb: %w: %s", err, out), os.RemoveAll(dir))
+		return running{}, errors.Join(fmt.Errorf("initdb: %w: %s", err, out), os.RemoveAll(dir))
 	}
 	port, err := freePort()
 	if err != nil {
-		return "", errors.Join(err, os.RemoveAll(dir))
+		return running{}, errors.Join(err, os.RemoveAll(dir))
 	}
 	keep := exec.Command("/bin/sh", "-c", keeper, "keeper", programs, dir, port)
 	keep.SysProcAttr, keep.Dir = as, dir
 	input, output, err := os.Pipe()
 	if err != nil {
-		return "", err
+		return running{}, err
 	}
 	keep.Stdin = input
 	if err := keep.Start(); err != nil {
-		return "", errors.Join(fmt.Errorf("start PostgreSQL: %w", err), os.RemoveAll(dir))
+		return running{}, errors.Join(fmt.Errorf("start PostgreSQL: %w", err), os.RemoveAll(dir))
 	}
 	if err := input.Close(); err != nil {
-		return "", err
+		return running{}, err
 	}
-	hold = output
-	address := "postgres://twinport@127.0.0.1:" + port + "/postgres?sslmode=disable"
-	return address, await(ctx, address, filepath.Join(dir, "log"))
+	server := running{"postgres://twinport@127.0.0.1:" + port + "/postgres?sslmode=disable", output}
+	return server, await(ctx, server.address, filepath.Join(dir, "log"))
 }
-
-// hold is the keeper's input: it ends when this process does.
-var hold io.Closer
 
 func identity(dir string) (*syscall.SysProcAttr, error) {
 	as := &syscall.SysProcAttr{Setpgid: true}
