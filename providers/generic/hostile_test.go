@@ -428,7 +428,7 @@ func TestLargeAnswersWait(t *testing.T) {
 				body = strings.NewReader("{}")
 			}
 			return &http.Response{
-				StatusCode: 200, Header: http.Header{"Content-Type": {v1.MediaTypeImageManifest}}, ContentLength: -1, Request: req,
+				StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {v1.MediaTypeImageManifest}}, ContentLength: -1, Request: req,
 				Body: io.NopCloser(body),
 			}, nil
 		}))
