@@ -29,6 +29,7 @@ type farSource struct {
 	perLink       int
 	noRanges      func(request int64) bool
 	cut           func() int // bytes until the connection breaks, 0: never
+	silent        func() int // bytes until it gives no more, 0: never
 
 	requests, open, most, given atomic.Int64
 	mu                          sync.Mutex
@@ -60,6 +61,9 @@ func (f *farSource) answer(ctx context.Context, content []byte) (io.ReadCloser, 
 	if f.cut != nil {
 		c.until = f.cut()
 	}
+	if f.silent != nil {
+		c.silentAt = f.silent()
+	}
 	return c, nil
 }
 
@@ -77,18 +81,25 @@ func (f *farSource) pass(n int) {
 }
 
 type farConnection struct {
-	f     *farSource
-	ctx   context.Context
-	left  *bytes.Reader
-	until int
-	over  sync.Once
+	f        *farSource
+	ctx      context.Context
+	left     *bytes.Reader
+	until    int
+	silentAt int
+	over     sync.Once
 }
 
 func (c *farConnection) Read(p []byte) (int, error) {
 	if c.ctx.Err() != nil {
 		return 0, context.Cause(c.ctx)
 	}
-	n, err := c.left.Read(p[:min(len(p), 64<<10)])
+	n, err := c.left.Read(p[:min(len(p), 64<<10, c.f.perConnection/50)])
+	if c.silentAt > 0 {
+		if c.silentAt -= n; c.silentAt <= 0 {
+			<-c.ctx.Done()
+			return 0, context.Cause(c.ctx)
+		}
+	}
 	c.f.pass(n)
 	c.f.given.Add(int64(n))
 	if c.until > 0 {
@@ -199,6 +210,44 @@ func TestBrokenConnectionsCostLittle(t *testing.T) {
 			if f.given.Load() != desc.Size {
 				t.Errorf("%s: %d bytes for %d", rtt, f.given.Load(), desc.Size)
 			}
+		})
+	}
+}
+
+// Connections that go silent for good are given up one by one; one that is slow
+// and steady is not.
+func TestSilentConnectionsAreReplaced(t *testing.T) {
+	content, desc := randomBlob(96 * mega)
+	for name, c := range map[string]struct {
+		rtt       time.Duration
+		silentAt  []int
+		perSecond int
+		atMost    time.Duration
+		requests  int64
+	}{
+		"one, near":       {time.Millisecond, []int{3 * mega}, 200e6, 6 * time.Second, 80},
+		"three, far":      {80 * time.Millisecond, []int{mega, mega, mega}, 50e6, 16 * time.Second, 120},
+		"slow and steady": {time.Millisecond, nil, 200e3, 10 * time.Minute, 120},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var mu sync.Mutex
+				left := c.silentAt
+				f := &farSource{content: content, rtt: c.rtt, perConnection: c.perSecond, perLink: c.perSecond, silent: func() int {
+					mu.Lock()
+					defer mu.Unlock()
+					if len(left) == 0 {
+						return 0
+					}
+					at := left[0]
+					left = left[1:]
+					return at
+				}}
+				took := readAll(t, f, desc, newPool(192), 0)
+				if took > c.atMost || f.requests.Load() > c.requests {
+					t.Errorf("%s, %d requests", took, f.requests.Load())
+				}
+			})
 		})
 	}
 }

@@ -17,6 +17,10 @@ const (
 	// sourceProgress is how many bytes count as some.
 	sourceTries    = 5
 	sourceProgress = 64 << 10
+	// silenceMin is how long a connection may give no byte before another takes
+	// its place, where that costs no more than a request; each time in vain
+	// doubles it, up to silenceMax.
+	silenceMin, silenceMax = 4 * time.Second, time.Minute
 	// brokenPiece is how much is asked for at once after a break.
 	brokenPiece = 4 << 20
 )
@@ -84,7 +88,15 @@ type resumingReader struct {
 	// ErrUnsupported, rather than by reading the blob from its beginning.
 	ranged bool
 	read   func(n int) // told every byte from the source, those read again too
+
+	begun   bool            // from the first byte, since there are no ranges
+	try     context.Context // of the reading under way
+	cancel  context.CancelCauseFunc
+	silence *time.Timer
 }
+
+// errSilent ends a connection that gives nothing.
+var errSilent = fmt.Errorf("the connection has been silent for too long: %w", oci.ErrInterrupted)
 
 // Read implements io.Reader.
 func (r *resumingReader) Read(p []byte) (int, error) {
@@ -101,7 +113,10 @@ func (r *resumingReader) Read(p []byte) (int, error) {
 				continue
 			}
 		}
+		r.silence.Reset(r.patience())
 		n, err := r.body.Read(p[:min(int64(len(p)), r.end-r.at)])
+		r.silence.Stop()
+		err = r.silent(err)
 		r.at += int64(n)
 		r.read(n)
 		if r.at-r.mark >= sourceProgress {
@@ -165,8 +180,36 @@ func (r *resumingReader) prepare() {
 	}
 }
 
+// patience is how long to wait for the next byte. A reading that would begin
+// anew from the first one is left to the registry's own limit.
+func (r *resumingReader) patience() time.Duration {
+	if _, ranged := r.src.(oci.RangeFetcher); !ranged || r.begun {
+		return silenceMax
+	}
+	return min(silenceMin<<r.tries, silenceMax)
+}
+
+// silent tells the end of a reading that was given up as what it is.
+func (r *resumingReader) silent(err error) error {
+	if err != nil && r.ctx.Err() == nil && r.try.Err() != nil {
+		return fmt.Errorf("blob %s at byte %d: %w", r.desc.Digest, r.at, errSilent)
+	}
+	return err
+}
+
 func (r *resumingReader) open() error {
-	ctx := oci.WithOperation(r.ctx, oci.OpBlobRead)
+	r.try, r.cancel = context.WithCancelCause(r.ctx)
+	cancel := r.cancel
+	r.silence = time.AfterFunc(r.patience(), func() { cancel(errSilent) })
+	err := r.silent(r.fetch(oci.WithOperation(r.try, oci.OpBlobRead)))
+	r.silence.Stop()
+	if err != nil {
+		cancel(nil)
+	}
+	return err
+}
+
+func (r *resumingReader) fetch(ctx context.Context) error {
 	if r.at == 0 && r.end == r.desc.Size {
 		body, err := r.src.Fetch(ctx, r.desc)
 		r.body = body
@@ -182,11 +225,12 @@ func (r *resumingReader) open() error {
 			return err
 		}
 	}
-	r.end = r.desc.Size
+	r.end, r.begun = r.desc.Size, true
 	body, err := r.src.Fetch(ctx, r.desc)
 	if err != nil {
 		return err
 	}
+	r.silence.Stop()
 	skipped, err := io.CopyN(io.Discard, body, r.at)
 	r.read(int(skipped))
 	if err != nil {
@@ -200,6 +244,7 @@ func (r *resumingReader) open() error {
 func (r *resumingReader) drop() {
 	if r.body != nil {
 		_ = r.body.Close() // what it could tell was told by Read
+		r.cancel(nil)
 		r.body = nil
 	}
 }
