@@ -182,7 +182,7 @@ func TestHostileRegistries(t *testing.T) {
 	// A graph that is much larger than what is held of one.
 	var heavy []document
 	for i := range 30 {
-		heavy = append(heavy, image(fmt.Sprintf(`,"annotations":{"%d":"%s"}`, i, strings.Repeat("x", 4*mib-200))))
+		heavy = append(heavy, image(fmt.Sprintf(`,"annotations":{"%d":%q}`, i, strings.Repeat("x", 4*mib-200))))
 	}
 	var descs strings.Builder
 	for i := range 25_000 {

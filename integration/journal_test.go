@@ -106,7 +106,7 @@ func TestRebuildIsKilled(t *testing.T) {
 				t.Fatalf("round %d: %v", round, err)
 			}
 			whole++
-		case <-time.After(time.Duration(rand.Int64N(int64(took*3/2)))):
+		case <-time.After(time.Duration(rand.Int64N(int64(took * 3 / 2)))):
 			_ = cmd.Process.Kill()
 			<-ended
 		}
