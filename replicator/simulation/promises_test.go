@@ -2,7 +2,6 @@ package simulation
 
 import (
 	"fmt"
-	"net/http"
 	"sort"
 	"strings"
 	"time"
@@ -93,14 +92,14 @@ func (w *world) recent(at tagAt, past []state, now digest.Digest) {
 func (w *world) betweenTwo(at tagAt, before, now digest.Digest) {
 	other := w.other(at)
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	here, there := w.states[at], w.states[other]
+	w.mu.Unlock()
 	named := false
 	for i, s := range there {
 		named = named || s.digest == now && (i+1 == len(there) || time.Since(there[i+1].at) < stale)
 	}
 	if !named {
-		defer w.fault2("P3: %s was moved to %.19s, which %s does not name", at, now, other)
+		w.fault("P3: %s was moved to %.19s, which %s does not name", at, now, other)
 	}
 	if len(here) == 0 || before == now || w.history.Conflict != "ask" {
 		return
@@ -114,11 +113,8 @@ func (w *world) betweenTwo(at tagAt, before, now digest.Digest) {
 			return // it has been there
 		}
 	}
-	defer w.fault2("P3: %s was moved from %.19s, which a user pushed and %s has never had", at, before, other)
+	w.fault("P3: %s was moved from %.19s, which a user pushed and %s has never had", at, before, other)
 }
-
-// fault2 is fault, after the lock is given back.
-func (w *world) fault2(format string, args ...any) { go w.fault(format, args...) }
 
 func (w *world) other(at tagAt) tagAt {
 	for _, name := range w.history.Topology.registries() {
@@ -349,5 +345,3 @@ func (w *world) arrived(p *process, from, to tagAt, findings []replicator.Findin
 		}
 	}
 }
-
-var _ = http.StatusOK
