@@ -118,11 +118,12 @@ func (p *private) tags(ctx context.Context, repository string) iter.Seq2[oci.Tag
 				return
 			}
 			for _, image := range out.ImageDetails {
-				if image.ImageStatus == types.ImageStatusArchived || image.ImageStatus == types.ImageStatusActivating {
+				withheld := image.ImageStatus == types.ImageStatusArchived || image.ImageStatus == types.ImageStatusActivating
+				if withheld {
 					note(archived, aws.ToString(image.ImageDigest), image.ImageTags)
 				}
 				for _, name := range image.ImageTags {
-					tag := oci.Tag{Name: name, Digest: digest.Digest(aws.ToString(image.ImageDigest))}
+					tag := oci.Tag{Name: name, Digest: digest.Digest(aws.ToString(image.ImageDigest)), Withheld: withheld}
 					if oci.CheckTag(name) != nil || oci.CheckDigest(tag.Digest) != nil {
 						continue
 					}

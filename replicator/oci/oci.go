@@ -152,6 +152,9 @@ type Tag struct {
 	Digest digest.Digest
 	// PushedAt is zero where the listing does not tell it; UTC.
 	PushedAt time.Time
+	// Withheld: the registry keeps what the tag names, but gives it to nobody
+	// until it is restored or pushed again (an archived image).
+	Withheld bool
 }
 
 // A ReferrerLister asks the referrers API.

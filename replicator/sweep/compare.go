@@ -243,7 +243,8 @@ func (c *comparison) listSide(ctx context.Context, sd *side) error {
 			if err = fault; err != nil {
 				break
 			}
-			if oci.CheckTag(tag.Name) == nil {
+			// What cannot be pulled is as good as absent: a push brings it back.
+			if oci.CheckTag(tag.Name) == nil && !tag.Withheld {
 				if err = sd.listing.add(usable(tag)); err != nil {
 					break
 				}

@@ -532,6 +532,38 @@ func TestUnsortedListings(t *testing.T) {
 	}
 }
 
+// TestWithheld: what a destination gives to nobody is as good as absent, and is
+// pushed again; what a source does not give is still its tag.
+func TestWithheld(t *testing.T) {
+	w := newWorld(t, ocitest.Options{ListDigests: true})
+	w.only("us")
+	content := image("x")
+	for _, tag := range []string{"v1", "v2", "v3"} {
+		w.eu.Push("app", tag, content)
+		w.us.Push("app", tag, content)
+	}
+	withheld := func(name string) func(string, iter.Seq2[oci.Tag, error]) iter.Seq2[oci.Tag, error] {
+		return func(_ string, tags iter.Seq2[oci.Tag, error]) iter.Seq2[oci.Tag, error] {
+			return func(yield func(oci.Tag, error) bool) {
+				for tag, err := range tags {
+					tag.Withheld = tag.Name == name
+					if !yield(tag, err) {
+						return
+					}
+				}
+			}
+		}
+	}
+	w.records.add("oci://us", "app", "v2", content.Digest(), now)
+	w.records.add("oci://us", "app", "v3", content.Digest(), now)
+	w.request.Source = altered{Registry: w.eu, tags: withheld("v2")}
+	w.request.Destinations[0].Registry = altered{Registry: w.us, tags: withheld("v1")}
+	result := w.sweep()
+	if len(w.emitted) != 1 || w.emitted[0].Tag != "v1" || w.emitted[0].Reason != Missing || result.InSync != 2 || result.Tags != 3 || !result.Complete {
+		t.Errorf("%+v, emitted %+v", result, w.emitted)
+	}
+}
+
 func TestOddListings(t *testing.T) {
 	w := newWorld(t, ocitest.Options{})
 	w.only("us")
