@@ -28,6 +28,8 @@ type comparison struct {
 	source       oci.Repository
 	sides        []*side
 	whole        bool // nothing has failed so far
+	listed       int  // the source's tags, wanted or not
+	absent       bool // the source answers that it has no such repository
 }
 
 // A side is the repository at one destination.
@@ -71,7 +73,7 @@ func (s *sweep) repository(ctx context.Context, name string) (whole bool, err er
 	}
 	var wanted *listing
 	defer func() { wanted.close() }()
-	sidesWhole := true
+	sidesWhole, started := true, c.Now()
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
 		wanted, err = c.listSource(gctx)
@@ -81,7 +83,10 @@ func (s *sweep) repository(ctx context.Context, name string) (whole bool, err er
 		sidesWhole, err = c.listDestinations(gctx)
 		return err
 	})
-	if err := group.Wait(); err != nil || wanted == nil {
+	if err := group.Wait(); err != nil || wanted == nil && !c.absent {
+		return c.whole, err
+	}
+	if err := c.departed(ctx, wanted, c.listed, started); err != nil || wanted == nil {
 		return c.whole, err
 	}
 	s.count(func(r *Result) { r.Repositories++ })
@@ -140,6 +145,9 @@ func (c *comparison) listSource(ctx context.Context) (*listing, error) {
 	for tag, err := range c.source.Tags(ctx) {
 		if err == nil {
 			err = c.want(l, tag)
+			if isTag(tag) {
+				c.listed++
+			}
 			if _, _, ok := oci.CompanionSubject(tag.Name); ok && len(companions) <= maxCompanions {
 				companions = append(companions, tag.Name)
 			}
@@ -153,6 +161,7 @@ func (c *comparison) listSource(ctx context.Context) (*listing, error) {
 		case context.Cause(ctx) != nil:
 			return l, context.Cause(ctx)
 		case errors.Is(err, oci.ErrRepositoryUnknown):
+			c.absent = true
 			c.sweep.source.heard(nil)
 			c.skip(Skipped{Repository: c.name, Reason: fmt.Sprintf("%s has no repository %s", c.SourceName, c.name)})
 		default:

@@ -87,6 +87,10 @@ type Request struct {
 	// tags travel with a subject (at most maxCompanions of them; a repository
 	// with more is not told of). Optional.
 	Companions func(repository string, tags []string)
+	// Departed is told, for each source repository and destination, what is on
+	// record there and the source's listing lacks, as soon as that was seen
+	// whole; the last call of a repository has Last. Optional.
+	Departed func(ctx context.Context, departed Departed) error
 	// OnlyRepository and OnlyTag limit the sweep to one source repository, or
 	// one tag of it, which nothing but its name can then leave out.
 	OnlyRepository, OnlyTag string
