@@ -47,6 +47,13 @@ type Options struct {
 	Unlistable bool
 	// Immutable tags may not be moved.
 	Immutable func(tag string) bool
+	// NoDeletes: no tag is removed (ErrUnsupported).
+	NoDeletes bool
+	// DropsUntagged: a manifest goes with the last of its tags.
+	DropsUntagged bool
+	// DropsOthers: a tag goes with all other tags of its manifest, and with it,
+	// whatever DropsUntagged says.
+	DropsOthers bool
 	// DiscardAbove: of uploaded blobs larger than this only digest and size
 	// are kept; 0 keeps all.
 	DiscardAbove int64
@@ -72,6 +79,7 @@ const (
 	DeleteUpload Method = "delete-upload"
 	ListTags     Method = "list-tags"
 	Referrers    Method = "referrers"
+	DeleteTag    Method = "delete-tag"
 )
 
 // A Call is one request.
