@@ -109,7 +109,10 @@ func (r *Rules) unusable(ev replicator.Event) string {
 func (ru *rule) wants(ev replicator.Event) (bool, string) {
 	switch {
 	case ev.Action == replicator.Delete:
-		return false, "deletions are not carried over yet: the destinations of route " + ru.Name + " keep what they have"
+		if ru.Deletes.Mirror {
+			return false, "a deletion that is told is a hint: what is gone, the sweeps of route " + ru.Name + " see, and carry it over when its grace has passed"
+		}
+		return false, "the destinations of route " + ru.Name + " keep what they have (deletes: keep)"
 	case ev.Tag != "":
 		return ru.selectsTag(ev.Tag)
 	case ru.Untagged:

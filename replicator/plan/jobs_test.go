@@ -117,9 +117,9 @@ func TestJobs(t *testing.T) {
 			nil, []string{"prod@: tag " + sigTag + " belongs to a subject and route prod carries no referrers (referrers: false)"}},
 
 		{"a delete makes no job", star, with(push("eu", "app", "v1"), func(ev *replicator.Event) { ev.Action = replicator.Delete }), nil,
-			[]string{"prod@: deletions are not carried over yet: the destinations of route prod keep what they have"}},
+			[]string{"prod@: the destinations of route prod keep what they have (deletes: keep)"}},
 		{"a delete that names only the repository", star, with(push("eu", "app", ""), func(ev *replicator.Event) { ev.Action, ev.Digest = replicator.Delete, "" }), nil,
-			[]string{"prod@: deletions are not carried over yet: the destinations of route prod keep what they have"}},
+			[]string{"prod@: the destinations of route prod keep what they have (deletes: keep)"}},
 		{"a delete in a repository left out", []Route{{Repositories: include("x")}}, with(push("eu", "app", "v1"), func(ev *replicator.Event) { ev.Action = replicator.Delete }), nil,
 			[]string{"prod@: repository app is not included by route prod (x)"}},
 

@@ -34,12 +34,23 @@ type Route struct {
 	// Drift is "keep" (or empty) or "overwrite"; Conflict is "ask" (or empty),
 	// "newest" or "prefer", and then Prefer is the registry's name.
 	Drift, Conflict, Prefer string
+	Deletes                 Deletes
 	// RPO 0: none promised. Sweep 0: never. Proof 0: a proof does not age.
 	RPO, Sweep, Proof time.Duration
 	// SourceGone is how long the source has to be silent before what it had is
 	// read from destinations that proved it; 0: never.
 	SourceGone     time.Duration
 	Owner, Contact string
+}
+
+// Deletes says what becomes of a tag that is gone at the source; the zero value
+// keeps it.
+type Deletes struct {
+	// Mirror removes it, once it has been gone for Grace, where no more are due
+	// than AtMost (0 to 1) of the route's proven tags at a destination.
+	Mirror bool
+	Grace  time.Duration
+	AtMost float64
 }
 
 // A Filter selects repositories by globs in which ** crosses slashes; no
