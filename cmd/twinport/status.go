@@ -92,6 +92,12 @@ func printStatus(w io.Writer, o *options, s api.Status) error {
 				plain(r.Route), plain(r.Destination), r.Unconfirmed, plain(r.Source))
 		}
 	}
+	for _, r := range s.Routes {
+		if r.Deletions != nil && r.Deletions.Waiting+r.Deletions.Held > 0 {
+			fmt.Fprintf(w, "%s at %s: %d tags are gone at %s and wait for their grace to be deleted; %d are kept, as `twinport findings list --kind delete-held` says\n",
+				plain(r.Route), plain(r.Destination), r.Deletions.Waiting, plain(r.Source), r.Deletions.Held)
+		}
+	}
 	if s.Daemon == nil {
 		fmt.Fprintln(w, "no daemon answered: this is what the journal says")
 	}

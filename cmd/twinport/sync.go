@@ -67,8 +67,8 @@ func printSync(w io.Writer, o *options, r api.Sync) error {
 	if !r.InSync() {
 		word = "NOT in sync"
 	}
-	fmt.Fprintf(w, "%s: %d copied, %d moved, %d refused, %d failed; %s in %s; %d requests at sources, %d at destinations\n",
-		word, r.Copied, r.Moved, r.Refused, r.Failed, size(r.Bytes), seconds(r.Seconds), r.Requests.Source, r.Requests.Destination)
+	fmt.Fprintf(w, "%s: %d copied, %d moved, %d deleted, %d refused, %d failed; %s in %s; %d requests at sources, %d at destinations\n",
+		word, r.Copied, r.Moved, r.Deleted, r.Refused, r.Failed, size(r.Bytes), seconds(r.Seconds), r.Requests.Source, r.Requests.Destination)
 	for _, e := range r.Errors {
 		fmt.Fprintf(w, "not compared: %s\n", plain(e))
 	}

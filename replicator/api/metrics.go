@@ -23,6 +23,8 @@ type Gauge interface {
 	JobCounts(ctx context.Context) (map[JobGroup]int64, error)
 	// FindingTotals counts findings told, by kind, since the journal began.
 	FindingTotals(ctx context.Context) (map[replicator.FindingKind]int64, error)
+	// Deleted counts the tags removed from each route's destinations since the start.
+	Deleted() map[RouteDestination]int64
 	// CopiedBytes are the bytes written to each route's destinations since the start.
 	CopiedBytes() map[RouteDestination]int64
 	SpoolBytes() int64
@@ -102,6 +104,8 @@ var (
 	provenDesc      = desc("proven", "Tags and digests proven at a destination.", "route", "destination")
 	unconfirmedDesc = desc("unconfirmed", "Tags proven at a destination that were moved while their source did not answer.", "route", "destination")
 	copiedDesc      = desc("copied_bytes_total", "Bytes written to a destination.", "route", "destination")
+	deletedDesc     = desc("deleted_total", "Tags removed from a destination, since they are gone at the source.", "route", "destination")
+	departedDesc    = desc("deletions", "Tags that are gone at the source and still at a destination: waiting for their grace, or held.", "route", "destination", "state")
 	seenDesc        = desc("source_seen_age_seconds", "Time since the source was last compared in full; absent before the first time.", "route")
 	proofDesc       = desc("proof_age_seconds", "Age of the oldest proof at a destination.", "route", "destination")
 	findingsDesc    = desc("findings_total", "Findings told, by kind.", "kind")
@@ -111,7 +115,7 @@ var (
 )
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{lagDesc, stateDesc, rpoDesc, routeDesc, jobsDesc, provenDesc, unconfirmedDesc, copiedDesc, seenDesc, proofDesc, findingsDesc, spoolDesc, journalDesc, collectErrDesc} {
+	for _, d := range []*prometheus.Desc{lagDesc, stateDesc, rpoDesc, routeDesc, jobsDesc, provenDesc, unconfirmedDesc, copiedDesc, deletedDesc, departedDesc, seenDesc, proofDesc, findingsDesc, spoolDesc, journalDesc, collectErrDesc} {
 		ch <- d
 	}
 }
@@ -150,6 +154,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for k, n := range c.gauge.CopiedBytes() {
 		ch <- prometheus.MustNewConstMetric(copiedDesc, prometheus.CounterValue, float64(n), k.Route, k.Destination)
 	}
+	for k, n := range c.gauge.Deleted() {
+		ch <- prometheus.MustNewConstMetric(deletedDesc, prometheus.CounterValue, float64(n), k.Route, k.Destination)
+	}
 	gauge(spoolDesc, float64(c.gauge.SpoolBytes()))
 	gauge(journalDesc, float64(c.gauge.JournalBytes()))
 	gauge(collectErrDesc, failed)
@@ -174,6 +181,10 @@ func (c *collector) routes(status Status, gauge func(*prometheus.Desc, float64, 
 			gauge(stateDesc, v, r.Route, r.Destination, state)
 		}
 		gauge(provenDesc, float64(r.Proven), r.Route, r.Destination)
+		if r.Deletions != nil {
+			gauge(departedDesc, float64(r.Deletions.Waiting), r.Route, r.Destination, "waiting")
+			gauge(departedDesc, float64(r.Deletions.Held), r.Route, r.Destination, "held")
+		}
 		gauge(unconfirmedDesc, float64(r.Unconfirmed), r.Route, r.Destination)
 		if r.OldestProof != nil {
 			gauge(proofDesc, max(now.Sub(*r.OldestProof).Seconds(), 0), r.Route, r.Destination)

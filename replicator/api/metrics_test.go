@@ -33,6 +33,10 @@ func (g gauges) FindingTotals(context.Context) (map[replicator.FindingKind]int64
 	return map[replicator.FindingKind]int64{replicator.FindingDrift: 2}, g.err
 }
 
+func (g gauges) Deleted() map[RouteDestination]int64 {
+	return map[RouteDestination]int64{{"prod", "us"}: 5}
+}
+
 func (g gauges) CopiedBytes() map[RouteDestination]int64 {
 	return map[RouteDestination]int64{{"prod", "us"}: 1234}
 }
@@ -75,7 +79,7 @@ func TestMetrics(t *testing.T) {
 	rpo := 300.0
 	m := NewMetrics("1.2.3")
 	m.Collect(gauges{status: Status{Routes: []RouteStatus{
-		{Route: "prod", Source: "eu", Destination: "us", Lag: 12.5, RPO: &rpo, State: "missed", Proven: 4, Unconfirmed: 1, LastSweep: Time(time.Now().Add(-time.Minute)), OldestProof: Time(time.Now().Add(-time.Hour)), Owner: "platform-team", Contact: "#oncall"},
+		{Route: "prod", Source: "eu", Destination: "us", Lag: 12.5, RPO: &rpo, State: "missed", Proven: 4, Unconfirmed: 1, Deletions: &Deletions{Waiting: 2, Held: 1}, LastSweep: Time(time.Now().Add(-time.Minute)), OldestProof: Time(time.Now().Add(-time.Hour)), Owner: "platform-team", Contact: "#oncall"},
 		{Route: "prod", Source: "eu", Destination: "ap", State: "seeding"},
 	}}})
 	m.Webhook("eu", 202)
@@ -98,6 +102,8 @@ func TestMetrics(t *testing.T) {
 		"twinport_proven":                    {"destination=us,route=prod": 4, "destination=ap,route=prod": 0},
 		"twinport_unconfirmed":               {"destination=us,route=prod": 1, "destination=ap,route=prod": 0},
 		"twinport_copied_bytes_total":        {"destination=us,route=prod": 1234},
+		"twinport_deleted_total":             {"destination=us,route=prod": 5},
+		"twinport_deletions":                 {"destination=us,route=prod,state=waiting": 2, "destination=us,route=prod,state=held": 1},
 		"twinport_findings_total":            {"kind=drift": 2},
 		"twinport_spool_bytes":               {"": 11},
 		"twinport_journal_bytes":             {"": 22},

@@ -47,6 +47,8 @@ type RouteStatus struct {
 	LastSweep   *time.Time `json:"lastSweep"`
 	LastProof   *time.Time `json:"lastProof"`
 	Paused      bool       `json:"paused"`
+	// Deletions is null where the route keeps what is gone at its source.
+	Deletions *Deletions `json:"deletions"`
 	// SourceUp and DestinationUp are null where nobody asks them.
 	SourceUp      *bool  `json:"sourceUp"`
 	DestinationUp *bool  `json:"destinationUp"`
@@ -55,6 +57,13 @@ type RouteStatus struct {
 
 	// For metrics alone.
 	OldestProof *time.Time `json:"-"`
+}
+
+// Deletions are tags that are gone at a route's source and still at the
+// destination: Waiting for their grace, or Held when it had passed.
+type Deletions struct {
+	Waiting int64 `json:"waiting"`
+	Held    int64 `json:"held"`
 }
 
 // Behind answers /api/v1/status?behind=true.
@@ -149,6 +158,7 @@ type SyncRequest struct {
 type Sync struct {
 	Copied   int64     `json:"copied"`
 	Moved    int64     `json:"moved"`
+	Deleted  int64     `json:"deleted"`
 	Refused  int64     `json:"refused"`
 	Failed   int64     `json:"failed"`
 	Bytes    int64     `json:"bytes"`

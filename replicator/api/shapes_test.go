@@ -22,7 +22,7 @@ func TestShapes(t *testing.T) {
 		want string
 	}{
 		{"status, nothing known", Status{Routes: []RouteStatus{{Route: "prod", Source: "eu", Destination: "us", State: "seeding"}}},
-			`{"daemon":null,"routes":[{"route":"prod","source":"eu","destination":"us","lag":0,"rpo":null,"state":"seeding","waiting":0,"running":0,"failed":0,"refused":0,"held":0,"proven":0,"unconfirmed":0,"remaining":0,"lastSweep":null,"lastProof":null,"paused":false,"sourceUp":null,"destinationUp":null}]}`},
+			`{"daemon":null,"routes":[{"route":"prod","source":"eu","destination":"us","lag":0,"rpo":null,"state":"seeding","waiting":0,"running":0,"failed":0,"refused":0,"held":0,"proven":0,"unconfirmed":0,"remaining":0,"lastSweep":null,"lastProof":null,"paused":false,"deletions":null,"sourceUp":null,"destinationUp":null}]}`},
 		{"status", Status{
 			Daemon: &DaemonStatus{Version: "1.0.0", PID: 7, StartedAt: noon.UTC(), Listen: "127.0.0.1:8480", Admin: "127.0.0.1:8481"},
 			Routes: []RouteStatus{{
@@ -30,7 +30,7 @@ func TestShapes(t *testing.T) {
 				Waiting: 1, Running: 2, Failed: 3, Refused: 4, Held: 5, Proven: 6, Unconfirmed: 1, Remaining: 10,
 				LastSweep: Time(noon), LastProof: Time(noon), OldestProof: Time(noon), Paused: true, SourceUp: &up, DestinationUp: &up, Owner: "o", Contact: "c",
 			}},
-		}, `{"daemon":{"version":"1.0.0","pid":7,"startedAt":"2026-01-31T13:05:00Z","listen":"127.0.0.1:8480","admin":"127.0.0.1:8481"},"routes":[{"route":"prod","source":"eu","destination":"us","lag":1.5,"rpo":300,"state":"missed","reason":"x","waiting":1,"running":2,"failed":3,"refused":4,"held":5,"proven":6,"unconfirmed":1,"remaining":10,"lastSweep":"2026-01-31T13:05:00Z","lastProof":"2026-01-31T13:05:00Z","paused":true,"sourceUp":true,"destinationUp":true,"owner":"o","contact":"c"}]}`},
+		}, `{"daemon":{"version":"1.0.0","pid":7,"startedAt":"2026-01-31T13:05:00Z","listen":"127.0.0.1:8480","admin":"127.0.0.1:8481"},"routes":[{"route":"prod","source":"eu","destination":"us","lag":1.5,"rpo":300,"state":"missed","reason":"x","waiting":1,"running":2,"failed":3,"refused":4,"held":5,"proven":6,"unconfirmed":1,"remaining":10,"lastSweep":"2026-01-31T13:05:00Z","lastProof":"2026-01-31T13:05:00Z","paused":true,"deletions":null,"sourceUp":true,"destinationUp":true,"owner":"o","contact":"c"}]}`},
 		{"behind, nothing known", Behind{Behind: []BehindTag{ShowBehind(journal.Behind{Route: "prod", Destination: "us", Repository: "team/app", Tag: "v1", State: replicator.Waiting})}},
 			`{"behind":[{"route":"prod","destination":"us","repository":"team/app","tag":"v1","wanted":null,"proven":null,"pushedAt":null,"why":"waiting"}]}`},
 		{"behind", Behind{Behind: []BehindTag{ShowBehind(journal.Behind{
@@ -40,7 +40,7 @@ func TestShapes(t *testing.T) {
 		{"an action without a digest", Action{Action: "skip"},
 			`{"route":"","destination":"","repository":"","destinationRepository":"","tag":"","digest":null,"action":"skip","reason":"","bytes":0}`},
 		{"sync", Sync{Copied: 1, Moved: 2, Refused: 3, Failed: 4, Bytes: 5, Requests: Requests{6, 7}, Seconds: 1.25, Findings: []Finding{}},
-			`{"copied":1,"moved":2,"refused":3,"failed":4,"bytes":5,"requests":{"source":6,"destination":7},"seconds":1.25,"findings":[]}`},
+			`{"copied":1,"moved":2,"deleted":0,"refused":3,"failed":4,"bytes":5,"requests":{"source":6,"destination":7},"seconds":1.25,"findings":[]}`},
 		{"verify", Verify{Checked: 2, Missing: []Verified{{"us", "team/app", "v1", "sha256:a"}}, Corrupt: []Verified{}},
 			`{"checked":2,"missing":[{"registry":"us","repository":"team/app","tag":"v1","digest":"sha256:a"}],"corrupt":[]}`},
 		{"jobs", Jobs{Jobs: []Job{ShowJob(replicator.Job{

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -16,6 +17,8 @@ type Totals struct {
 	// Copied counts destination tags (and untagged digests) that were made and
 	// proven, Moved those that named something else before.
 	Copied, Moved int64
+	// Deleted counts destination tags that were removed with their source's.
+	Deleted map[RouteDestination]int64
 	// Ended counts jobs that ended, however.
 	Ended int64
 	// TagWrites counts the PUTs that moved a tag.
@@ -51,6 +54,15 @@ func (c *counters) copied(route, destination string, bytes int64) {
 		c.totals.CopiedBytes = make(map[RouteDestination]int64)
 	}
 	c.totals.CopiedBytes[RouteDestination{route, destination}] += bytes
+}
+
+func (c *counters) deleted(route, destination string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.totals.Deleted == nil {
+		c.totals.Deleted = make(map[RouteDestination]int64)
+	}
+	c.totals.Deleted[RouteDestination{route, destination}]++
 }
 
 func (c *counters) moved() {
@@ -98,6 +110,7 @@ func (d *Daemon) Totals() Totals {
 	for k, v := range d.journey.totals.CopiedBytes {
 		t.CopiedBytes[k] = v
 	}
+	t.Deleted = maps.Clone(d.journey.totals.Deleted)
 	return t
 }
 

@@ -47,6 +47,9 @@ func showStatus(s Status, probed bool) api.RouteStatus {
 		LastSweep: api.Time(s.LastSweep), LastProof: api.Time(s.LastProof), OldestProof: api.Time(s.OldestProof),
 		Paused: s.Paused, Owner: s.Route.Owner, Contact: s.Route.Contact,
 	}
+	if s.Route.Deletes.Mirror {
+		out.Deletions = &api.Deletions{Waiting: s.DeletesWaiting, Held: s.DeletesHeld}
+	}
 	if s.Route.RPO > 0 {
 		rpo := api.Seconds(s.Route.RPO)
 		out.RPO = &rpo
@@ -259,7 +262,7 @@ func (o Operator) Sync(ctx context.Context, request api.SyncRequest, progress fu
 	result, err := o.Daemon.Sync(ctx, options)
 	stop()
 	out := api.Sync{
-		Copied: result.Copied, Moved: result.Moved, Refused: result.Refused, Failed: result.Failed, Bytes: result.Bytes,
+		Copied: result.Copied, Moved: result.Moved, Deleted: result.Deleted, Refused: result.Refused, Failed: result.Failed, Bytes: result.Bytes,
 		Requests: api.Requests{Source: result.SourceRequests, Destination: result.DestinationRequests},
 		Seconds:  api.Seconds(result.Elapsed), Findings: []api.Finding{}, Errors: lines(result.SweepErrors),
 	}
@@ -382,6 +385,15 @@ func (o Operator) FindingTotals(ctx context.Context) (map[replicator.FindingKind
 func (o Operator) CopiedBytes() map[api.RouteDestination]int64 {
 	out := make(map[api.RouteDestination]int64)
 	for k, v := range o.Totals().CopiedBytes {
+		out[api.RouteDestination(k)] = v
+	}
+	return out
+}
+
+// Deleted implements api.Gauge.
+func (o Operator) Deleted() map[api.RouteDestination]int64 {
+	out := make(map[api.RouteDestination]int64)
+	for k, v := range o.Totals().Deleted {
 		out[api.RouteDestination(k)] = v
 	}
 	return out

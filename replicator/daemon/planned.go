@@ -96,12 +96,20 @@ func (d *Daemon) planRoute(ctx context.Context, st *State, route plan.Route, tel
 		}
 		return g.Wait()
 	}
+	var leaving *plannedDeletions
+	if route.Deletes.Mirror {
+		leaving = d.plannedDeletions(st, route, tell)
+		req.Departed = leaving.note
+	}
 	result, err := sweep.Sweep(ctx, req)
 	for _, name := range slices.Sorted(maps.Keys(result.Failed)) {
 		err = errors.Join(err, fmt.Errorf("%s: %w", name, result.Failed[name]))
 	}
 	if err == nil && !result.Complete {
 		err = errors.Join(errIncomplete, result.Sources)
+	}
+	if leaving != nil && result.Complete {
+		err = errors.Join(err, leaving.carry(ctx, result.Failed))
 	}
 	if err != nil {
 		return fmt.Errorf("route %s: %w", route.Name, err)

@@ -46,6 +46,9 @@ type Status struct {
 	Paused               bool
 	SourceSeen           time.Time // when the source last answered a complete listing; zero: never
 	SourceDown, DestDown bool
+	// DeletesWaiting and DeletesHeld count tags that are gone at the source of a
+	// route that carries deletions over.
+	DeletesWaiting, DeletesHeld int64
 	// SourceGone: the source has been silent for so long that what it had is
 	// read elsewhere.
 	SourceGone bool
@@ -96,6 +99,13 @@ func Statuses(ctx context.Context, j *journal.Journal, st *State, now time.Time)
 			}
 			if r, ok := st.Registries[to]; ok && r.Gate != nil {
 				_, status.DestDown = r.Gate.Down()
+			}
+			if r, ok := st.Registries[to]; ok && route.Deletes.Mirror {
+				all, held, err := j.DepartureCounts(ctx, route.Name, r.Client.Identity())
+				if err != nil {
+					return nil, err
+				}
+				status.DeletesWaiting, status.DeletesHeld = all-held, held
 			}
 			status.State, status.Reason = rpoState(route, status, swept, now)
 			statuses = append(statuses, status)

@@ -50,7 +50,8 @@ type SweepOptions struct {
 // A SweepReport is what a sweep saw.
 type SweepReport struct {
 	sweep.Result
-	Requests int64
+	Requests  int64
+	Deletions Deletions
 }
 
 // Sweep compares a route's source with its destinations and queues what
@@ -67,6 +68,7 @@ func (d *Daemon) Sweep(ctx context.Context, o SweepOptions) (SweepReport, error)
 		ctx = oci.WithBackground(ctx)
 	}
 	narrowed := o.OnlyRepository != "" || o.OnlyTag != ""
+	began := d.now()
 	if !narrowed {
 		over, err := d.takeTurn(ctx, route.Name)
 		if err != nil {
@@ -131,6 +133,12 @@ func (d *Daemon) Sweep(ctx context.Context, o SweepOptions) (SweepReport, error)
 	req.Void = func(ctx context.Context, place replicator.Place) error {
 		return d.void(ctx, st, []replicator.Place{place})
 	}
+	whole := cursor == "" && !narrowed
+	var leaving *departing
+	if route.Deletes.Mirror && !narrowed {
+		leaving = d.departing(st, route, began)
+		req.Departed = leaving.note
+	}
 	req.Checkpoint = func(_ context.Context, cursor string) error {
 		if d.now().Sub(lastSaved) < time.Second {
 			return nil
@@ -168,6 +176,15 @@ func (d *Daemon) Sweep(ctx context.Context, o SweepOptions) (SweepReport, error)
 		if serr := d.saveSwept(ctx, s); serr != nil {
 			err = errors.Join(err, serr)
 		}
+	}
+	if leaving != nil {
+		if whole && result.Complete {
+			report.Deletions = leaving.carry(ctx, result.Failed)
+			if ctx.Err() != nil {
+				return report, context.Cause(ctx)
+			}
+		}
+		d.addFindings(ctx, leaving.findings())
 	}
 	d.log.Info("swept", zap.String("route", route.Name), zap.Int64("tags", result.Tags),
 		zap.Int64("differences", result.Emitted), zap.Int64("requests", report.Requests),

@@ -34,6 +34,8 @@ type SyncResult struct {
 	// Copied counts tags that the destinations did not have, Moved those that
 	// named something else.
 	Copied, Moved int64
+	// Deleted counts tags that were removed with their source's.
+	Deleted int64
 	// Refused and Failed count what is not proven at the end; Failed includes
 	// what was left waiting.
 	Refused, Failed int64
@@ -93,7 +95,7 @@ func (d *Daemon) Sync(ctx context.Context, o SyncOptions) (SyncResult, error) {
 		}
 		running = append(running, route)
 	}
-	result.SweepErrors = errors.Join(result.SweepErrors, d.compareAll(ctx, running, o))
+	result.SweepErrors = errors.Join(result.SweepErrors, d.compareAll(ctx, running, o, &result.Deleted))
 	if ctx.Err() != nil {
 		return result, context.Cause(ctx)
 	}
@@ -119,23 +121,25 @@ func (d *Daemon) Sync(ctx context.Context, o SyncOptions) (SyncResult, error) {
 
 // compareAll sweeps routes side by side; its error says which comparisons are
 // not complete, or that there was nothing to compare where one tag was asked for.
-func (d *Daemon) compareAll(ctx context.Context, selected []plan.Route, o SyncOptions) error {
+func (d *Daemon) compareAll(ctx context.Context, selected []plan.Route, o SyncOptions, deleted *int64) error {
 	var g errgroup.Group
 	errs := make([]error, len(selected))
-	var compared atomic.Int64
+	var compared, removed atomic.Int64
 	for i, route := range selected {
 		g.Go(func() error {
 			report, err := d.comparePatiently(ctx, SweepOptions{
 				Route: route.Name, OnlyRepository: o.OnlyRepository, OnlyTag: o.OnlyTag, Full: o.Full, Manual: true,
 			}, o.RetryFor)
 			compared.Add(report.Tags)
-			if err != nil {
+			removed.Add(report.Deletions.Removed)
+			if err = errors.Join(err, report.Deletions.Errors); err != nil {
 				errs[i] = fmt.Errorf("route %s: %w", route.Name, err)
 			}
 			return nil
 		})
 	}
 	_ = g.Wait() // each route's error is kept beside the others'
+	*deleted = removed.Load()
 	err := errors.Join(errs...)
 	if o.OnlyRepository != "" && compared.Load() == 0 && err == nil && len(selected) > 0 {
 		what := o.OnlyRepository
@@ -150,8 +154,11 @@ func (d *Daemon) compareAll(ctx context.Context, selected []plan.Route, o SyncOp
 // comparePatiently sweeps again while it is a destination that does not answer,
 // as long as patience lasts: a job would be tried again for as long.
 func (d *Daemon) comparePatiently(ctx context.Context, o SweepOptions, patience time.Duration) (SweepReport, error) {
+	removed := int64(0)
 	for until := d.now().Add(patience); ; {
 		report, err := d.Sweep(ctx, o)
+		removed += report.Deletions.Removed
+		report.Deletions.Removed = removed
 		passing := len(report.Failed) > 0 && report.Sources == nil
 		for _, failed := range report.Failed {
 			passing = passing && (errors.Is(failed, oci.ErrUnreachable) || errors.Is(failed, oci.ErrInterrupted))

@@ -198,6 +198,7 @@ func (v *verification) check(ctx context.Context, e expectation) error {
 	v.result.Checked++
 	v.mu.Unlock()
 	switch {
+	case errors.Is(err, oci.ErrNotFound) && v.removed(ctx, e):
 	case errors.Is(err, oci.ErrNotFound):
 		v.damaged(ctx, e, replicator.FindingMissing, e.digest)
 	case err != nil:
@@ -217,6 +218,16 @@ func (v *verification) check(ctx context.Context, e expectation) error {
 		}
 	}
 	return nil
+}
+
+// removed tells whether a tag has lost its record since it was read: it was
+// removed with its source's, which is no damage.
+func (v *verification) removed(ctx context.Context, e expectation) bool {
+	if !e.known || e.tag == "" || !e.route.Deletes.Mirror {
+		return false
+	}
+	_, known, err := v.journal.Record(ctx, e.place.Identity, e.place.Repository, e.tag)
+	return err == nil && !known
 }
 
 // damaged notes what is missing or corrupt and stops believing its record; a

@@ -141,7 +141,7 @@ var operations = map[ocitest.Method]oci.Operation{
 	ocitest.HeadManifest: oci.OpManifestHead, ocitest.GetManifest: oci.OpManifestRead, ocitest.PutManifest: oci.OpManifestWrite,
 	ocitest.HeadBlob: oci.OpBlobHead, ocitest.GetBlob: oci.OpBlobRead, ocitest.StartUpload: oci.OpUploadStart,
 	ocitest.PutUpload: oci.OpBlobWrite, ocitest.GetUpload: oci.OpBlobWrite, ocitest.DeleteUpload: oci.OpDelete,
-	ocitest.Referrers: oci.OpReferrers,
+	ocitest.Referrers: oci.OpReferrers, ocitest.DeleteTag: oci.OpDelete,
 }
 
 // call has every request of the registry pass its gate, then the test's hooks.

@@ -20,7 +20,8 @@ var ErrInUse = errors.New("the tag is in use")
 // the tag until the removal ends. The record is given back for
 // AbandonDeletion; it is the zero Record where an earlier beginning has given
 // it up. ErrInUse, and nothing is changed, where a job waits for the tag or
-// moves it, or its record is not the departure's.
+// moves it, or its record is not the departure's; ErrFenced where this
+// replica's lease is lost.
 func (j *Journal) BeginDeletion(ctx context.Context, d replicator.Departure) (replicator.Record, error) {
 	var record replicator.Record
 	err := j.write(ctx, true, func(b *batch) error {
@@ -43,21 +44,22 @@ func (j *Journal) BeginDeletion(ctx context.Context, d replicator.Departure) (re
 		if err := b.exec(sqlDropRecord, r.registry, r.repository, r.tag); err != nil {
 			return fmt.Errorf("give up the record: %w", err)
 		}
-		r.begun, r.held, r.replica = b.now, "", b.j.replica
-		if err := b.row(sqlEpoch, []any{r.replica}, &r.epoch); err != nil {
-			return fmt.Errorf("read the epoch: %w", err)
-		}
+		r.begun, r.held, r.replica, r.epoch = b.now, "", b.j.replica, b.j.epoch.Load()
 		return b.saveDeparture(&r)
 	})
-	if err != nil && !errors.Is(err, ErrInUse) {
+	if err != nil && !errors.Is(err, ErrInUse) && !errors.Is(err, ErrFenced) {
 		err = fmt.Errorf("begin the removal of a tag: %w", err)
 	}
 	return record, err
 }
 
-// removable gives a departure's row where no job wants its tag.
+// removable gives a departure's row, under this replica's lease and where no job
+// wants its tag.
 func (b *batch) removable(d *replicator.Departure) (departureRow, error) {
 	if err := b.flush(); err != nil {
+		return departureRow{}, err
+	}
+	if err := b.fence(Claim{Replica: b.j.replica, Epoch: b.j.epoch.Load()}); err != nil {
 		return departureRow{}, err
 	}
 	k, err := b.departureKey(d)
