@@ -255,7 +255,7 @@ var routeTable = &object{
 		{key: "conflict", kind: conflictKind, def: "ask",
 			doc: "Both registries of a two-way pair moved a tag: `ask` a person (a finding), take the `newest` push, or `{prefer: REGISTRY}`."},
 		{key: "deletes", kind: deletesKind, def: "keep",
-			doc: "A deletion at the source stays there, or is carried over by `{mirror: {grace, atMost}}`."},
+			doc: "A deletion at the source stays there, or is carried over by `{mirror: {grace, atMost}}`: only tags that this route wrote, only by a sweep of the whole route, never from an empty listing, and not between registries that feed each other."},
 		{key: "rpo", kind: duration("none"), def: "none", doc: "The lag that is promised; status and alerts measure against it."},
 		{key: "sweep", kind: duration("never"), def: "15m",
 			doc: "Time between two comparisons of source and destinations. `never` switches off the one at start as well, and the RPO is then unknown."},
@@ -311,7 +311,7 @@ var deletesKind = choice{
 	{shapes: []shape{isMap}, kind: &object{
 		name: "deletes", doc: "What becomes of a deletion at the source.",
 		fields: []field{
-			{key: "mirror", kind: mirrorTable, required: true, notYet: true, doc: "Carry deletions of tags over, late and capped."},
+			{key: "mirror", kind: mirrorTable, required: true, doc: "Carry deletions of tags over, late and capped."},
 		},
 	}},
 }
@@ -319,7 +319,7 @@ var deletesKind = choice{
 var mirrorTable = &object{
 	name: "mirror", doc: "When a deletion is carried over.",
 	fields: []field{
-		{key: "grace", kind: duration(""), def: "72h", doc: "How long a tag has to be gone."},
-		{key: "atMost", kind: percentage, def: "5%", doc: "Share of the route's proven tags that one run may delete; more deletes nothing and raises a finding."},
+		{key: "grace", kind: duration(""), def: "72h", doc: "How long a tag has to be gone, without coming back, before it is removed. Of the time that nobody looked, or that a clock jumped, a third of it counts at most (an hour where it is short)."},
+		{key: "atMost", kind: percentage, def: "5%", doc: "Share of the route's proven tags at a destination that one run may remove there, at least 1; more removes nothing and raises a finding."},
 	},
 }

@@ -51,6 +51,7 @@ func checkRoutes(w *walk, c *Config) {
 	t := newTopology(w, c)
 	t.collisions()
 	t.cycles()
+	t.deletions()
 }
 
 // refers checks a registry's name.

@@ -250,6 +250,9 @@ func planRoute(r *config.Route) plan.Route {
 		Rename: r.Rename, Referrers: string(r.Referrers), Untagged: r.Untagged == config.UntaggedCopy, Drift: string(r.Drift),
 		RPO: r.RPO, Sweep: r.Sweep, Proof: r.Proof, SourceGone: r.SourceGone, Owner: r.Owner, Contact: r.Contact,
 	}
+	if m := r.Deletes.Mirror; m != nil {
+		route.Deletes = plan.Deletes{Mirror: true, Grace: m.Grace, AtMost: m.AtMost}
+	}
 	switch {
 	case r.Conflict.Newest:
 		route.Conflict = "newest"
