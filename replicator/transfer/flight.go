@@ -48,6 +48,19 @@ type reads struct {
 	flights map[readKey]*flight
 	// idle are read whole and keep memory for places that have not come yet.
 	idle map[*flight]struct{}
+	// first is the least time that a first byte took, by identity.
+	first map[string]time.Duration
+}
+
+// nearest takes in how long a source's first byte took, and gives the least.
+func (s *reads) nearest(identity string, d time.Duration) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if least, ok := s.first[identity]; ok {
+		d = min(d, least)
+	}
+	s.first[identity] = d
+	return d
 }
 
 // A flight is one reading of a blob for one or more destinations. Its chunks
@@ -267,7 +280,8 @@ func (f *flight) run(ctx context.Context) {
 func (f *flight) pump(ctx context.Context) error {
 	in := &blobReader{
 		ctx: ctx, src: f.src, desc: f.desc, pool: f.reads.pool, read: func(n int) { f.read.Add(int64(n)) },
-		others: func() int { return int(f.reads.great.Load()) },
+		others:  func() int { return int(f.reads.great.Load()) },
+		nearest: func(d time.Duration) time.Duration { return f.reads.nearest(f.key.identity, d) },
 	}
 	defer in.close()
 	if f.desc.Size > wholeSize {

@@ -21,15 +21,16 @@ const (
 	calmBytes = 256 << 20
 	// worthAhead is how much must be left for more connections to be worth it.
 	worthAhead = 16 << 20
-	// A source whose first byte takes farAway gives one connection no more than
-	// its window each round trip: it counts as slow at once. Of a nearer one
+	// A source whose first bytes all took farAway gives one connection no more
+	// than its window each round trip: it counts as slow at once. Of a nearer one
 	// slowFor is watched, and slowShare is which part of that time its reader
-	// must have waited for it; where more than nearReads blobs are read, it is
-	// not the connection.
-	farAway   = 20 * time.Millisecond
-	slowFor   = 300 * time.Millisecond
-	slowShare = 0.7
-	nearReads = 2
+	// must have waited for it; one that brings fastEnough bytes a second is not
+	// slow, and where more than nearReads blobs are read, it is not the connection.
+	farAway    = 20 * time.Millisecond
+	fastEnough = 64e6
+	slowFor    = 300 * time.Millisecond
+	slowShare  = 0.7
+	nearReads  = 2
 )
 
 // A blobReader gives a blob's bytes in order: from one connection, or from
@@ -43,6 +44,9 @@ type blobReader struct {
 	read func(n int) // told every byte from the source
 	// others tells how many great blobs are being read, this one included.
 	others func() int
+	// nearest is told how long the first byte took; it gives the least of this
+	// source's.
+	nearest func(time.Duration) time.Duration
 
 	at    int64
 	piece *resumingReader // nil: none is under way
@@ -134,7 +138,7 @@ func (r *blobReader) watch(began, now time.Time) {
 	far := false
 	if r.watched.IsZero() {
 		r.watched = began
-		far = now.Sub(began) >= farAway
+		far = r.nearest(now.Sub(began)) >= farAway
 	}
 	r.waited += now.Sub(began)
 	since := now.Sub(r.watched)
@@ -148,7 +152,7 @@ func (r *blobReader) watch(began, now time.Time) {
 	}
 	r.watched, r.from, r.waited = now, r.at, 0
 	others := r.others()
-	slow = slow && (far || others <= nearReads)
+	slow = slow && (far || others <= nearReads && rate < fastEnough)
 	if slow && !r.whole && r.piece.ranged && r.desc.Size-r.piece.end >= worthAhead {
 		r.ahead = readAhead(r.ctx, r, r.piece.end, others, rate)
 	}

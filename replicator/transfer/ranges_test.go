@@ -127,7 +127,7 @@ func randomBlob(size int) ([]byte, v1.Descriptor) {
 func readAll(t *testing.T, f *farSource, desc v1.Descriptor, p *pool, perChunk time.Duration) time.Duration {
 	t.Helper()
 	began := time.Now()
-	in := &blobReader{ctx: t.Context(), src: f, desc: desc, pool: p, read: func(int) {}, others: func() int { return 1 }}
+	in := &blobReader{ctx: t.Context(), src: f, desc: desc, pool: p, read: func(int) {}, others: func() int { return 1 }, nearest: func(d time.Duration) time.Duration { return d }}
 	defer func() {
 		in.close()
 		if p.available() != p.total || f.open.Load() != 0 {
@@ -286,7 +286,7 @@ func TestReadingAheadEndsWithItsContextAndWithErrors(t *testing.T) {
 				if fault != nil {
 					src = &failing{f, fault, 10}
 				}
-				in := &blobReader{ctx: ctx, src: src, desc: desc, pool: p, read: func(int) {}, others: func() int { return 1 }}
+				in := &blobReader{ctx: ctx, src: src, desc: desc, pool: p, read: func(int) {}, others: func() int { return 1 }, nearest: func(d time.Duration) time.Duration { return d }}
 				if fault == nil {
 					time.AfterFunc(time.Second/2, func() { cancel(cause) })
 				}

@@ -74,6 +74,7 @@ func New(o Options) *Copier {
 	c.uploads.running = make(map[any]*uploading)
 	c.reads.flights = make(map[readKey]*flight)
 	c.reads.idle = make(map[*flight]struct{})
+	c.reads.first = make(map[string]time.Duration)
 	c.reads.pool = newPool(int(max(o.Memory/chunkSize, smallChunks)))
 	c.reads.spool = &spool{dir: o.SpoolDir, max: o.SpoolMax}
 	c.locks.held = make(map[string]*keyedLock)
