@@ -380,7 +380,7 @@ func (r *run) done(t *target, from delivery, d digest.Digest, bytes int64, lande
 	out := journal.Outcome{
 		ID: t.job.ID, Generation: t.job.Generation, State: replicator.Done, Counted: true, Digest: d,
 	}
-	cause := "copied"
+	cause := causeCopied
 	if from.gone && from.tag != "" {
 		record.Unconfirmed, cause = true, kindUnconfirmed
 		out.State, out.Counted, out.NextAttempt, out.Error = replicator.Waiting, false, now.Add(confirmAgain), unconfirmedError(from, t)
@@ -406,6 +406,7 @@ func (r *run) done(t *target, from delivery, d digest.Digest, bytes int64, lande
 		out.Locations = append(out.Locations, replicator.Location{Place: t.place, Digest: blob})
 	}
 	r.set(out)
+	r.watchLate(t, d)
 	if t.present != d && !t.hollow {
 		r.journey.arrived(t.present == "")
 	}

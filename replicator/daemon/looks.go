@@ -45,12 +45,16 @@ type looks struct {
 	added   chan struct{}
 }
 
-type lookedAt struct{ registry, repository, tag string }
+type lookedAt struct {
+	registry, repository, tag string
+	moved                     bool // a destination's, that we have moved
+}
 
 // A look is a tag to be looked at again.
 type look struct {
 	pushedAt   time.Time // of the event
 	senderTime bool
+	move       pastMove // of a tag that we have moved
 	due        []time.Time
 }
 
@@ -62,19 +66,27 @@ func (l *looks) init() {
 
 // add has a tag looked at again, counted from now.
 func (l *looks) add(at lookedAt, pushedAt time.Time, senderTime bool, now time.Time, after []time.Duration) {
+	l.put(at, look{pushedAt: pushedAt, senderTime: senderTime}, now, after)
+}
+
+// addMove has a tag that we have moved looked at again.
+func (l *looks) addMove(at lookedAt, m pastMove, now time.Time) {
+	l.put(at, look{move: m}, now, lookAfterMove)
+}
+
+func (l *looks) put(at lookedAt, k look, now time.Time, after []time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.init()
 	if l.pending[at] == nil && len(l.pending) >= maxLooks {
 		return
 	}
-	due := make([]time.Time, len(after))
-	for i, d := range after {
-		due[i] = now.Add(d)
+	for _, d := range after {
+		k.due = append(k.due, now.Add(d))
 	}
-	l.pending[at] = &look{pushedAt, senderTime, due}
-	if l.next.IsZero() || due[0].Before(l.next) {
-		l.next = due[0]
+	l.pending[at] = &k
+	if l.next.IsZero() || k.due[0].Before(l.next) {
+		l.next = k.due[0]
 		select {
 		case l.added <- struct{}{}:
 		default:
@@ -145,6 +157,10 @@ func (d *Daemon) lookAgain(ctx context.Context) error {
 
 // lookOnce asks what a tag names by now; what nobody knows is an event.
 func (d *Daemon) lookOnce(ctx context.Context, at lookedAt, k look) {
+	if at.moved {
+		d.lookForLate(ctx, k.move)
+		return
+	}
 	reg, ok := d.State().Registries[at.registry]
 	if !ok {
 		return
@@ -188,7 +204,7 @@ func (r *run) lookLater(j replicator.Job, seen digest.Digest, o *journal.Outcome
 	}
 	for _, p := range places {
 		o.History = append(o.History, replicator.TagState{Place: p, Tag: j.Tag, Digest: seen, At: r.now(), Cause: "read"})
-		r.looks.add(lookedAt{p.Registry, p.Repository, j.Tag}, j.PushedAt, j.SenderTime, r.now(), looksAt(r.state, p.Registry))
+		r.looks.add(lookedAt{registry: p.Registry, repository: p.Repository, tag: j.Tag}, j.PushedAt, j.SenderTime, r.now(), looksAt(r.state, p.Registry))
 	}
 }
 
@@ -197,7 +213,7 @@ func (r *run) lookLater(j replicator.Job, seen digest.Digest, o *journal.Outcome
 func (d *Daemon) lookForNews(st *State, events []replicator.Event) {
 	for _, ev := range events {
 		if ev.Action == replicator.Push && ev.Lane == replicator.LaneWebhook && ev.Tag != "" && ev.Digest == "" {
-			d.looks.add(lookedAt{ev.Registry, ev.Repository, ev.Tag}, ev.PushedAt, ev.SenderTime, d.now(), looksAt(st, ev.Registry))
+			d.looks.add(lookedAt{registry: ev.Registry, repository: ev.Repository, tag: ev.Tag}, ev.PushedAt, ev.SenderTime, d.now(), looksAt(st, ev.Registry))
 		}
 	}
 }

@@ -164,7 +164,7 @@ func TestLooksAreBounded(t *testing.T) {
 	var l looks
 	now := time.Unix(1_800_000_000, 0)
 	for i := range 2 * maxLooks {
-		l.add(lookedAt{"eu", app, fmt.Sprint(i)}, now, false, now, lookAfter)
+		l.add(lookedAt{registry: "eu", repository: app, tag: fmt.Sprint(i)}, now, false, now, lookAfter)
 	}
 	if n := len(l.pending); n != maxLooks {
 		t.Errorf("%d are remembered", n)

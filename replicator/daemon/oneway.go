@@ -74,6 +74,10 @@ func (r *run) oneWayOnce(ctx context.Context, src *Registry, targets []*target, 
 		case nothing:
 			standing = append(standing, t)
 		case keepDrift:
+			if r.regressed(ctx, t) {
+				moving = append(moving, t)
+				continue
+			}
 			r.keepDrift(t)
 		default:
 			if t.known && t.present == proven && t.present != from.root.Digest && t.record.PushedAt.After(t.job.PushedAt) {

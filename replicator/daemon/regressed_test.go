@@ -1,0 +1,95 @@
+package daemon
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twinport/twinport/replicator"
+	"github.com/twinport/twinport/replicator/oci"
+	"github.com/twinport/twinport/replicator/oci/ocitest"
+)
+
+// A tag's PUT that was given up takes effect after the next push was proven:
+// the older state is found without any event, told and repaired.
+func TestAMoveThatComesLate(t *testing.T) {
+	for _, late := range []time.Duration{3 * time.Second, 40 * time.Second, 110 * time.Second} {
+		t.Run(late.String(), func(t *testing.T) {
+			in(t, star(), func(w *world) {
+				us := w.sites["us"]
+				first, second, third := ocitest.Image("one", 1), ocitest.Image("two", 1), ocitest.Image("three", 1)
+				w.push("eu", app, "v1", first)
+				w.proven("us", app, "v1", first)
+				w.rest()
+				var given atomic.Bool
+				us.on(func(ctx context.Context, c ocitest.Call) error {
+					if c.Method != ocitest.PutManifest || c.Reference != "v1" || given.Swap(true) {
+						return nil
+					}
+					<-ctx.Done() // the request is out there, and nobody waits for it any more
+					return &oci.RegistryError{Registry: "us", Operation: "PUT manifest", Kind: oci.ErrInterrupted, Cause: context.Cause(ctx)}
+				})
+				w.push("eu", app, "v1", second)
+				w.until("its answer never came", given.Load)
+				w.push("eu", app, "v1", third)
+				w.proven("us", app, "v1", third)
+				w.rest()
+				time.Sleep(late)
+				us.Push(app, "v1", second)
+				w.until("it is repaired", func() bool { return us.names(app, "v1") == third.Digest() })
+				w.rest()
+				w.proven("us", app, "v1", third)
+				f := w.found(replicator.FindingRegressed)
+				if len(f) != 1 || f[0].Registry != "us" || f[0].Tag != "v1" || f[0].Digest != second.Digest() || len(w.allFindings()) != 1 {
+					t.Errorf("findings:\n%s", w.describe())
+				}
+				for _, tag := range us.TagNames(app) {
+					if tag != "v1" {
+						t.Errorf("tag %s was made for what is not lost", tag)
+					}
+				}
+			})
+		})
+	}
+}
+
+// What we wrote before and the tag names again is ours only for a while after
+// our own move; then, or where it never was ours, it is somebody's and kept.
+func TestWhatIsARegressionAndWhatIsDrift(t *testing.T) {
+	first, second, other := ocitest.Image("one", 1), ocitest.Image("two", 1), ocitest.Image("other", 1)
+	for name, c := range map[string]struct {
+		after time.Duration
+		named ocitest.Content
+		kind  replicator.FindingKind
+		ends  ocitest.Content
+	}{
+		"an older state, at once":    {time.Minute, first, replicator.FindingRegressed, second},
+		"an older state, much later": {10 * time.Minute, first, replicator.FindingDrift, first},
+		"something else, at once":    {time.Second, other, replicator.FindingDrift, other},
+		"something else, later":      {5 * time.Minute, other, replicator.FindingDrift, other},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, star(), func(w *world) {
+				us := w.sites["us"]
+				w.push("eu", app, "v1", first)
+				w.proven("us", app, "v1", first)
+				w.rest()
+				w.push("eu", app, "v1", second)
+				w.proven("us", app, "v1", second)
+				w.rest()
+				us.Push(app, "else", c.named)
+				time.Sleep(c.after)
+				us.SetTag(app, "v1", c.named.Digest())
+				w.accept(w.event("eu", app, "v1", second.Digest()))
+				w.rest()
+				if got := us.names(app, "v1"); got != c.ends.Digest() {
+					t.Errorf("it names %s", got)
+				}
+				if f := w.allFindings(); len(f) != 1 || f[0].Kind != c.kind {
+					t.Errorf("findings:\n%s", w.describe())
+				}
+			})
+		})
+	}
+}
