@@ -43,9 +43,14 @@ func (d draw) below(n int) int { return int(uint64(d) >> 1 % uint64(n)) }
 // hits is true with a chance in a thousand.
 func (d draw) hits(perMille int) bool { return d.below(1000) < perMille }
 
-// between is a time in [low, high), shorter ones likelier. Its nanoseconds are
-// random, so that sleepers of different names do not wake together.
+// between is a time from low to high, shorter ones likelier. Its nanoseconds
+// are random, so that sleepers of different names do not wake together.
 func (d draw) between(low, high time.Duration) time.Duration {
 	u := float64(uint64(d)>>11) / (1 << 53)
-	return low + time.Duration(u*u*u*float64(high-low))
+	return low + time.Duration(u*u*u*float64(high-low)) + d.also("apart").evenly(0, 100*time.Microsecond)
+}
+
+// evenly is a time in [low, high), none likelier.
+func (d draw) evenly(low, high time.Duration) time.Duration {
+	return low + time.Duration(d.below(int(high-low)))
 }

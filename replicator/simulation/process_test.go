@@ -156,7 +156,7 @@ func (p *process) step(ctx context.Context, stage journal.Stage) error {
 	d := w.chance.now(name)
 	switch stage {
 	case journal.StageAsk:
-		time.Sleep(d.between(time.Microsecond, 50*time.Microsecond))
+		time.Sleep(d.evenly(time.Microsecond, 100*time.Microsecond))
 	case journal.StageBegin:
 		time.Sleep(d.between(50*time.Microsecond, 3*time.Millisecond))
 	}

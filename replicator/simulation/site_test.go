@@ -147,7 +147,7 @@ func (c *client) do(ctx context.Context, method ocitest.Method, repository, refe
 		return err
 	}
 	// Requests that are begun in one instant come to the gate one by one.
-	if err := sleep(ctx, r.draw.also("leave").between(time.Microsecond, 300*time.Microsecond)); err != nil {
+	if err := sleep(ctx, r.draw.also("leave").evenly(time.Microsecond, 300*time.Microsecond)); err != nil {
 		return err
 	}
 	resp, err := c.gate.RoundTrip(req)
