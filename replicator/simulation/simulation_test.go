@@ -21,7 +21,7 @@ func TestSimulation(t *testing.T) {
 		replay(t, uint64(number(t, text)))
 		return
 	}
-	c := &campaign{first: 0, seeds: 100, twice: true, began: time.Now()}
+	c := &campaign{first: 0, seeds: 100, began: time.Now()}
 	if raceEnabled {
 		c.seeds = 10
 	}
