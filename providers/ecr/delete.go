@@ -29,8 +29,8 @@ func (p *Repository) DeleteTag(ctx context.Context, tag string) error {
 	return p.reg.api.deleteTag(ctx, p.FullName(), tag)
 }
 
-// DropsUntagged: "When you remove the last tag from an image, the image is
-// deleted from your repository" (ECR API reference, BatchDeleteImage).
+// DropsUntagged is so: "When you remove the last tag from an image, the image
+// is deleted from your repository" (ECR API reference, BatchDeleteImage).
 func (p *Repository) DropsUntagged() bool { return true }
 
 func (p *private) deleteTag(ctx context.Context, repository, tag string) error {

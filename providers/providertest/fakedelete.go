@@ -11,16 +11,16 @@ import (
 type Deletes int
 
 const (
-	// DeletesTags: a tag alone by its name, a manifest with all its tags by its
-	// digest (distribution-spec, "Content Management").
+	// DeletesTags removes a tag alone by its name, a manifest with all its tags by
+	// its digest (distribution-spec, "Content Management").
 	DeletesTags Deletes = iota
-	// DeletesLast: as DeletesTags, and a manifest goes with the last of its tags.
+	// DeletesLast is DeletesTags, but a manifest goes with the last of its tags.
 	DeletesLast
-	// DeletesDigests: what is named goes with all its tags, also by a tag.
+	// DeletesDigests removes what is named with all its tags, also by a tag.
 	DeletesDigests
-	// DeletesNoTags: a tag is no digest, and so refused (distribution before version 3).
+	// DeletesNoTags refuses a tag, which is no digest (distribution before version 3).
 	DeletesNoTags
-	// DeletesNothing: deletes are switched off.
+	// DeletesNothing has deletes switched off.
 	DeletesNothing
 )
 

@@ -87,7 +87,7 @@ func TestCrowd(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer conn.Close()
+				t.Cleanup(func() { _ = conn.Close() })
 				_, _ = io.WriteString(conn, begin) // it may be closed by then
 				if i%10 == 0 {
 					deliver(t, addr)
@@ -187,7 +187,7 @@ func TestCrowdTells(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer conn.Close()
+		t.Cleanup(func() { _ = conn.Close() })
 	}
 	deliver(t, addr)
 	if n := logged.FilterMessageSnippet("too many connections").Len(); n != 1 {

@@ -11,8 +11,8 @@ import (
 	"github.com/twinport/twinport/replicator"
 )
 
-// ErrInUse: the tag was pushed, is being moved, or is on record otherwise than
-// the departure says, so that it may not be removed now.
+// ErrInUse says that the tag was pushed, is being moved, or is on record
+// otherwise than the departure says, so that it may not be removed now.
 var ErrInUse = errors.New("the tag is in use")
 
 // BeginDeletion is committed before a tag is removed: the record of it is given

@@ -2,7 +2,7 @@ package oci
 
 import "context"
 
-// A Mark, put into the context of a tag listing, asks for no more than what may
+// A Mark put into the context of a tag listing asks for no more than what may
 // have changed since an earlier listing of the same repository. A registry that
 // cannot tell lists all tags and leaves the mark as it is.
 type Mark struct {

@@ -253,7 +253,7 @@ func (s *stream) Read(buf []byte) (int, error) {
 
 // failed keeps an error that is not the upload's own doing.
 func (s *stream) failed(err error) {
-	if err != nil && s.ctx.Err() == nil && err != errStreamClosed {
+	if err != nil && s.ctx.Err() == nil && !errors.Is(err, errStreamClosed) {
 		s.b.mu.Lock()
 		s.b.failed = err
 		s.b.mu.Unlock()

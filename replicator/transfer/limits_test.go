@@ -127,7 +127,7 @@ func TestManifestBombs(t *testing.T) {
 	// Children of 4 MiB each, more than one copy may hold.
 	var heavy []ocitest.Content
 	for i := range 20 {
-		heavy = append(heavy, image(fmt.Sprintf(`{"schemaVersion":2,"annotations":{"%d":"%s"}}`, i, strings.Repeat("x", 4*mib-100))))
+		heavy = append(heavy, image(fmt.Sprintf(`{"schemaVersion":2,"annotations":{"%d":%q}}`, i, strings.Repeat("x", 4*mib-100))))
 	}
 	// Children that are small, but not once they are read.
 	var dense []ocitest.Content
