@@ -151,7 +151,7 @@ func TestPlanThenSyncThenPlan(t *testing.T) {
 	b.ends(exitDone, "plan")
 
 	sync := b.json(exitDone, "sync")
-	b.keys(sync, "copied", "moved", "refused", "failed", "bytes", "requests", "seconds", "findings")
+	b.keys(sync, "copied", "moved", "deleted", "refused", "failed", "bytes", "requests", "seconds", "findings")
 	b.keys(sync["requests"], "source", "destination")
 	if sync["copied"] != json.Number("2") || sync["findings"] == nil {
 		t.Errorf("sync %v", sync)
