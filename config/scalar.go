@@ -60,10 +60,9 @@ func (t text) read(w *walk, n *node, path string, into reflect.Value) {
 
 // A words is one of a few, stored as a string or by set.
 type words struct {
-	of     []string
-	notYet []string // known, and refused
-	also   string   // what else the key takes, for hints
-	set    func(into reflect.Value, word string)
+	of   []string
+	also string // what else the key takes, for hints
+	set  func(into reflect.Value, word string)
 }
 
 func (k words) word() string { return "`" + strings.Join(k.of, "`, `") + "`" }
@@ -85,12 +84,8 @@ func (k words) read(w *walk, n *node, path string, into reflect.Value) {
 		} else {
 			into.SetString(text)
 		}
-	case slices.Contains(k.notYet, text):
-		into.SetString(text)
-		w.fault(n.at, "built so far: "+list, "%s: %s is not yet built", path, text)
 	default:
-		all := append(slices.Clone(k.of), k.notYet...)
-		w.fault(n.at, didYouMean(text, all, "one of "+list), "%s: unknown value %s", path, quote(text))
+		w.fault(n.at, didYouMean(text, k.of, "one of "+list), "%s: unknown value %s", path, quote(text))
 	}
 }
 

@@ -10,8 +10,7 @@ import (
 )
 
 // Schema is the JSON Schema (draft 7) of a config, for editors. It takes what
-// the walk takes, as far as a schema can say it: what is not yet built is
-// refused by it too.
+// the walk takes, as far as a schema can say it.
 func Schema() []byte {
 	d := &definitions{made: map[string]any{}}
 	root := d.object(table)
@@ -59,9 +58,6 @@ func (d *definitions) object(o *object) map[string]any {
 }
 
 func (d *definitions) field(f field) any {
-	if f.notYet {
-		return map[string]any{"not": map[string]any{}, "description": plain(f.doc) + " Not yet built."}
-	}
 	value := d.kind(f.kind)
 	out := map[string]any{"description": plain(f.doc)}
 	if _, refers := value["$ref"]; refers {
@@ -220,7 +216,7 @@ One YAML file, ` + "`twinport.yaml`" + ` unless ` + "`--config`" + ` says otherw
 | path | relative ones start at the directory of the config file |
 | glob | ` + "`*`" + ` within one part of a name, ` + "`**`" + ` over parts, ` + "`?`, `[a-z]`, `{a,b}`" + ` |
 
-A key marked *not yet built* is known and refused. YAML anchors, aliases, tags and further documents are refused.
+YAML anchors, aliases, tags and further documents are refused.
 `
 
 // writeObject writes one table and lists the objects its fields lead to.
@@ -245,13 +241,7 @@ func writeObject(b *bytes.Buffer, o *object) (below []*object) {
 		if len(f.only) > 0 {
 			doc += " Only for `" + strings.Join(f.only, "`, `") + "`."
 		}
-		if f.notYet {
-			doc += " *Not yet built.*"
-		}
 		word := f.kind.word()
-		if k, ok := f.kind.(words); ok && len(k.notYet) > 0 {
-			doc += " *Not yet built:* `" + strings.Join(k.notYet, "`, `") + "`."
-		}
 		inner := objects(f.kind)
 		for _, in := range inner {
 			word = strings.Replace(word, "mapping", "["+in.name+"](#"+strings.ReplaceAll(strings.ToLower(in.name), " ", "-")+")", 1)

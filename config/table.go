@@ -63,11 +63,8 @@ var logTable = &object{
 	},
 }
 
-// kinds that work, and those that later work adds.
-var (
-	builtKinds  = []string{"oci", "zot", "harbor", "quay", "ghcr", "dockerhub", "artifactory", "gitlab", "gitea", "nexus", "ecr", "ecr-public", "acr", "gcr"}
-	notYetKinds []string
-)
+// kinds are those of registries.
+var kinds = []string{"oci", "zot", "harbor", "quay", "ghcr", "dockerhub", "artifactory", "gitlab", "gitea", "nexus", "ecr", "ecr-public", "acr", "gcr"}
 
 // createKinds make repositories that are missing.
 var createKinds = []string{"ecr", "ecr-public", "gcr", "harbor"}
@@ -75,7 +72,7 @@ var createKinds = []string{"ecr", "ecr-public", "gcr", "harbor"}
 var registryTable = &object{
 	name: "registry", doc: "One registry.",
 	fields: []field{
-		{key: "kind", kind: words{of: builtKinds, notYet: notYetKinds}, required: true,
+		{key: "kind", kind: words{of: kinds}, required: true,
 			doc: "What it is: decides how its webhooks read and what it does its own way. `oci` is any registry of the distribution specification."},
 		{key: "address", kind: text{name: "host[:port][/prefix]", check: checkAddress, most: 512}, required: true,
 			doc: "`host[:port][/prefix]`. Repository names elsewhere in the config exclude the prefix; events outside it are ignored."},

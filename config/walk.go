@@ -67,8 +67,6 @@ type field struct {
 	// the reference says instead, where the default depends on something.
 	def, shown string
 	required   bool
-	// notYet: the key is checked, then refused.
-	notYet bool
 	// only lists the registry kinds that know the field; none: all.
 	only []string
 	// doc says unit and effect.
@@ -135,9 +133,6 @@ func (o *object) read(w *walk, n *node, path string, into reflect.Value) {
 			continue
 		}
 		f.kind.read(w, p.value, at, member(into, f.key))
-		if f.notYet {
-			w.fault(p.at, "remove the key; a later release will take it", "%s: not yet built", at)
-		}
 	}
 	for _, f := range o.fields {
 		if _, ok := seen[f.key]; ok {
