@@ -565,3 +565,22 @@ func TestTwoWaysAHollowEndIsRepaired(t *testing.T) {
 		})
 	}
 }
+
+// A digest that both ends have had before is a push like any other.
+func TestTwoWaysARollbackGoesOver(t *testing.T) {
+	first, second := ocitest.Image("one", 1), ocitest.Image("two", 1)
+	in(t, pair(), func(w *world) {
+		w.push("eu", app, "v1", first)
+		w.proven("us", app, "v1", first)
+		w.settle()
+		w.push("us", app, "v1", second)
+		w.proven("eu", app, "v1", second)
+		w.settle()
+		w.push("eu", app, "v1", first)
+		w.until("us goes back, too", func() bool { return w.sites["us"].names(app, "v1") == first.Digest() })
+		w.settle()
+		if got := w.sites["eu"].names(app, "v1"); got != first.Digest() || len(w.allFindings()) != 0 {
+			t.Errorf("eu names %s\n%s", got, w.describe())
+		}
+	})
+}

@@ -140,7 +140,14 @@ func brief(reference string) string {
 func (c *client) do(ctx context.Context, method ocitest.Method, repository, reference string, apply func(*request) error) error {
 	s := c.s
 	r := &request{s: s, p: c.p, method: method, repository: repository, reference: reference}
-	r.draw = s.w.chance.now(s.name + " " + string(method) + " " + repository + " " + reference)
+	name := s.name + " " + string(method) + " " + repository + " " + reference
+	switch method {
+	case ocitest.HeadBlob, ocitest.GetBlob, ocitest.GetManifest:
+		// Jobs share these: who asks for all is who comes first.
+	default:
+		name += " " + oci.JobOf(ctx)
+	}
+	r.draw = s.w.chance.now(name)
 	ctx = context.WithValue(oci.WithOperation(ctx, operations[method]), requestKey{}, r)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+s.name, nil)
 	if err != nil {
