@@ -18,11 +18,12 @@ BENCH      ?= .
 BENCHFLAGS ?= -benchmem
 SCALE      ?= 1000,10000,100000,1000000
 ONCE       ?=
+DURATION   ?= 30m
 SEEDS      ?= 2000
 CLOUDS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build test unit integration race-check lint fmt vet bench bench-scale profile fuzz simulate mutate demo tools registry daemon daemon-race clean
+.PHONY: help build test unit integration race-check lint fmt vet bench bench-scale profile fuzz simulate mutate demo soak tools registry daemon daemon-race clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -80,6 +81,9 @@ mutate: ## break each promise once, in a copy of the tree, and tell which test c
 
 demo: daemon registry ## three registries, three regions, a push that arrives in all of them (ONCE=1: check it and exit; CLOUDS=1: fakes of ECR, ACR and Artifact Registry)
 	@$(if $(ONCE),ONCE=$(ONCE)) $(if $(CLOUDS),CLOUDS=$(CLOUDS)) go -C integration run ./demo
+
+soak: daemon registry ## constant load with faults for DURATION (30m): all has to converge, goroutines, descriptors, memory and disk to stay flat
+	@go -C integration run ./soak -duration $(DURATION)
 
 tools: ## build the tools of .ci/tools into .cache/bin (TOOLS=name for one)
 	@.ci/build-tools $(TOOLS)
