@@ -396,8 +396,12 @@ func (r *run) lost(t *target, report verify.Report) {
 func (r *run) unsound(t *target, report verify.Report) error {
 	if len(report.Corrupt) > 0 {
 		c := report.Corrupt[0]
+		what := string(c.Digest)
+		if what == "" { // what the tag gave could not be told
+			what = t.job.Reference()
+		}
 		r.note(t.job, r.finding(t.job, replicator.FindingCorrupt,
-			fmt.Sprintf("%s holds %s, but its content is not that digest", t.place, c.Digest),
+			fmt.Sprintf("%s holds %s, but its content is not that digest", t.place, what),
 			corruptHint))
 		r.suspects.forget()
 		return fmt.Errorf("%s at %s: %w", c.Digest, t.place, oci.ErrMismatch)

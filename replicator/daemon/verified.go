@@ -252,6 +252,9 @@ func (v *verification) damaged(ctx context.Context, e expectation, kind replicat
 		Tag: e.tag, Digest: what, Message: fmt.Sprintf("%s:%s: %s is %s", e.place, e.tag, what, kind), Hint: hint,
 	}})
 	v.suspects.forget()
+	// Queued before the records go, so that at no moment nothing is waiting and
+	// all seems well; and again after, for a job that still believed one.
+	v.behind(ctx, e)
 	if err := v.journal.Void(ctx, []replicator.Place{e.place}); err != nil && ctx.Err() == nil {
 		v.failed(err)
 	}
