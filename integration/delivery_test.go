@@ -241,7 +241,7 @@ func TestOnlyWhatTheRouteNamesArrivesUnderItsNewName(t *testing.T) {
 			if tags, err := w.us.Tags(t.Context(), "dr/team/app"); err != nil || len(tags) != 1 {
 				t.Errorf("tags are %v, %v", tags, err)
 			}
-			w.noFindings()
+			w.noFindings("slow-sweep") // of a second, on a busy machine
 		})
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -96,14 +97,15 @@ func TestWebhookScripts(t *testing.T) {
 	} {
 		t.Run(c.script, func(t *testing.T) {
 			t.Parallel()
-			status, asked := http.StatusCreated, 0
+			var status, asked atomic.Int64
+			status.Store(http.StatusCreated)
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				body, _ := io.ReadAll(r.Body)
 				var doc map[string]any
 				if err := json.Unmarshal(body, &doc); err != nil {
 					t.Errorf("%s: %v", body, err)
 				}
-				asked++
+				asked.Add(1)
 				if r.Method != http.MethodPost || r.URL.Path != c.path || r.Header.Get("Authorization") != c.login {
 					t.Errorf("%s %s as %q", r.Method, r.URL.Path, r.Header.Get("Authorization"))
 				}
@@ -112,7 +114,7 @@ func TestWebhookScripts(t *testing.T) {
 				if !strings.HasPrefix(url, hook) || !strings.Contains(told, secret) {
 					t.Errorf("url %q, secret %q", url, told)
 				}
-				w.WriteHeader(status)
+				w.WriteHeader(int(status.Load()))
 			}))
 			defer server.Close()
 			run := func() ([]byte, error) {
@@ -123,10 +125,10 @@ func TestWebhookScripts(t *testing.T) {
 				cmd.Env = append(os.Environ(), append(c.env, c.base+"="+server.URL, "TWINPORT="+hook, "TWINPORT_SECRET="+secret)...)
 				return cmd.CombinedOutput()
 			}
-			if out, err := run(); err != nil || asked != 1 || !strings.Contains(string(out), "created") {
-				t.Errorf("%v, %d requests: %s", err, asked, out)
+			if out, err := run(); err != nil || asked.Load() != 1 || !strings.Contains(string(out), "created") {
+				t.Errorf("%v, %d requests: %s", err, asked.Load(), out)
 			}
-			status = http.StatusForbidden
+			status.Store(http.StatusForbidden)
 			if out, err := run(); err == nil || strings.Contains(string(out), secret) {
 				t.Errorf("a registry that refuses: %v: %s", err, out)
 			}

@@ -178,6 +178,9 @@ func (p *process) step(ctx context.Context, stage journal.Stage) error {
 	if w.dying > 0 {
 		w.dying--
 	}
+	if dies { // under the lock: whoever lets nobody die any more waits for this one
+		w.booting.Add(1)
+	}
 	w.mu.Unlock()
 	if dies {
 		p.die(stage)
@@ -216,11 +219,12 @@ func (p *process) die(stage journal.Stage) {
 	}
 	p.dead.Store(true)
 	boot := of(w.history.Seed, "boot", uint64(p.number)).between(100*time.Millisecond, 5*time.Second)
-	w.booting.Go(func() {
+	go func() {
+		defer w.booting.Done()
 		p.cancel()
 		time.Sleep(boot)
 		w.boot(next)
-	})
+	}()
 }
 
 func copyJournal(from, to string) error {
