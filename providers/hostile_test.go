@@ -119,8 +119,8 @@ func TestHostileInventories(t *testing.T) {
 				for _, problem := range problems {
 					t.Error(problem)
 				}
-				if took := (to.TotalAlloc - from.TotalAlloc) / uint64(max(asked, 1)); took > 160*mib {
-					t.Errorf("an answer took %d MiB", took/mib) // garbage included: twice what grows to its bound
+				if took := (to.TotalAlloc - from.TotalAlloc) / uint64(max(asked, 1)); took > 100*mib {
+					t.Errorf("an answer took %d MiB", took/mib)
 				}
 			})
 		}

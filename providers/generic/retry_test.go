@@ -292,7 +292,7 @@ func TestNoResume(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	content := providertest.Random(2 << 20)
+	content := providertest.Random(3 << 20) // more than is sent again unasked
 	upload, _, err := reg.Repository("team/app").Start(t.Context(), providertest.Describe("", content), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/twinport/twinport/replicator/oci"
@@ -22,6 +23,9 @@ const (
 	smallAnswer  = 64 << 10
 	largeAnswers = 4
 )
+
+// pieceSize is how much of an answer of unknown length is read at a time.
+const pieceSize = 1 << 20
 
 var errDrip = fmt.Errorf("answer not whole in time: %w", oci.ErrInterrupted)
 
@@ -43,11 +47,27 @@ func (r *Registry) readWhole(ctx context.Context, resp *http.Response, limit int
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	rest := io.LimitReader(resp.Body, limit-n)
 	if told := resp.ContentLength; told > n {
 		buf.Grow(int(min(told-n, limit-n) + bytes.MinRead))
+		_, err = io.Copy(buf, rest)
+		return buf.Bytes(), err
 	}
-	_, err = io.Copy(buf, io.LimitReader(resp.Body, limit-n))
-	return buf.Bytes(), err
+	// A buffer that doubles leaves as much again behind as it comes to hold.
+	pieces := [][]byte{buf.Bytes()}
+	for err == nil {
+		piece := make([]byte, 0, pieceSize)
+		for err == nil && len(piece) < cap(piece) {
+			var m int
+			m, err = rest.Read(piece[len(piece):cap(piece)])
+			piece = piece[:len(piece)+m]
+		}
+		pieces = append(pieces, piece)
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return slices.Concat(pieces...), err
 }
 
 // endAfter ends a body's request should it take longer; the timer is stopped by
