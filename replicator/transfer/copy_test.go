@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -35,6 +36,13 @@ func request(src *ocitest.Registry, c ocitest.Content, dests ...Destination) Req
 		SourceIdentity: src.Identity(), Source: src.Repository(app), Root: c.Root(),
 		Tagged: true, Destinations: dests, Referrers: ReferrersFollow,
 	}
+}
+
+// still is a clock that stands still. What is asked again once an answer is too
+// old is asked once, however slow the machine is: requests can be counted.
+func still() func() time.Time {
+	now := time.Now()
+	return func() time.Time { return now }
 }
 
 // copyTag copies and moves the tag, as a job does.
@@ -125,7 +133,7 @@ func TestTheBudgetOfRequests(t *testing.T) {
 		eu.Push(app, "v1", c)
 		req := request(eu, c, to(us))
 		req.SourceTags = func(tag string) (bool, bool) { return tag == "v1", true }
-		copier := New(Options{})
+		copier := New(Options{Now: still()})
 		copier.apis.remember(eu.Identity())
 		copyTag(t, copier, req, "v1")
 		if n := eu.Count(ocitest.GetManifest); n != platforms {
@@ -146,7 +154,7 @@ func TestTheBudgetOfRequests(t *testing.T) {
 		eu.Push(app, "", c)
 		req := request(eu, c, to(us))
 		req.Tagged, req.Referrers = false, ReferrersNone
-		if r := New(Options{}).Copy(context.Background(), req)[0]; r.Err != nil || !r.RootPushed {
+		if r := New(Options{Now: still()}).Copy(context.Background(), req)[0]; r.Err != nil || !r.RootPushed {
 			t.Fatalf("%+v", r)
 		}
 		if n := us.Count(); n != 2*blobs+platforms+1 {
@@ -155,7 +163,7 @@ func TestTheBudgetOfRequests(t *testing.T) {
 	})
 	t.Run("referrers without an API", func(t *testing.T) {
 		eu, us := ocitest.New("oci://eu", ocitest.Options{}), ocitest.New("oci://us", ocitest.Options{})
-		copier := New(Options{})
+		copier := New(Options{Now: still()})
 		for i := range 3 {
 			image := ocitest.Image(fmt.Sprint("image", i), 1)
 			eu.Push(app, "v1", image)
@@ -171,7 +179,7 @@ func TestTheBudgetOfRequests(t *testing.T) {
 		eu, us := ocitest.New("oci://eu", ocitest.Options{ReferrersAPI: true}), ocitest.New("oci://us", ocitest.Options{})
 		image := ocitest.Image("image", 1)
 		eu.Push(app, "v1", image)
-		copyTag(t, New(Options{}), request(eu, image, to(us)), "v1")
+		copyTag(t, New(Options{Now: still()}), request(eu, image, to(us)), "v1")
 		if n := eu.Count(ocitest.GetManifest, ocitest.Referrers); n != 4 {
 			t.Errorf("%d requests for referrers", n)
 		}
@@ -184,7 +192,7 @@ func TestTheBudgetOfRequests(t *testing.T) {
 		us.Remove(app, lost)
 		dst := to(us)
 		dst.Present = func(context.Context, digest.Digest) bool { return true }
-		r := copyTag(t, New(Options{}), request(eu, c, dst), "v1")[0]
+		r := copyTag(t, New(Options{Now: still()}), request(eu, c, dst), "v1")[0]
 		if heads, starts := us.Count(ocitest.HeadBlob), us.Count(ocitest.StartUpload); heads != blobs || starts != 1 {
 			t.Errorf("%d HEADs, %d uploads", heads, starts)
 		}
@@ -198,7 +206,7 @@ func TestTheBudgetOfRequests(t *testing.T) {
 		us.Push("other", "", c)
 		dst := to(us)
 		dst.MountFrom = func(context.Context, digest.Digest) []string { return []string{app, "other"} }
-		r := copyTag(t, New(Options{}), request(eu, c, dst), "v1")[0]
+		r := copyTag(t, New(Options{Now: still()}), request(eu, c, dst), "v1")[0]
 		if r.Mounted != blobs || us.Count() != blobs+platforms+1 || eu.Count(ocitest.GetBlob) != 0 {
 			t.Errorf("%d mounts, %d requests, %d reads", r.Mounted, us.Count(), eu.Count(ocitest.GetBlob))
 		}
@@ -211,7 +219,7 @@ func TestARefusedMountIsTheUploadSession(t *testing.T) {
 	eu.Push(app, "v1", c)
 	dst := to(us)
 	dst.MountFrom = func(context.Context, digest.Digest) []string { return []string{"gone"} }
-	r := copyTag(t, New(Options{}), request(eu, c, dst), "v1")[0]
+	r := copyTag(t, New(Options{Now: still()}), request(eu, c, dst), "v1")[0]
 	if us.Count(ocitest.StartUpload) != 3 || us.Count(ocitest.PutUpload) != 3 || len(r.RefusedMounts) != 3 || r.RefusedMounts[0].Repository != "gone" {
 		t.Errorf("%v %+v", us.Calls(), r)
 	}
@@ -382,7 +390,7 @@ func TestForeignLayersAreNamedOnce(t *testing.T) {
 	eu, us := ocitest.New("oci://eu", ocitest.Options{}), ocitest.New("oci://us", ocitest.Options{})
 	c := ocitest.Index(ocitest.ForeignImage("a"), ocitest.ForeignImage("b"))
 	eu.Push(app, "v1", c)
-	r := copyTag(t, New(Options{}), request(eu, c, to(us)), "v1")[0]
+	r := copyTag(t, New(Options{Now: still()}), request(eu, c, to(us)), "v1")[0]
 	if !slices.Equal(kinds(r), []string{string(replicator.FindingForeignLayer)}) || r.Findings[0].Digest != c.Digest() {
 		t.Errorf("findings %v", r.Findings)
 	}

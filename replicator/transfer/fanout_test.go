@@ -178,7 +178,7 @@ func TestADyingDestinationFailsAlone(t *testing.T) {
 func TestALayerCrossesOnceForFiftyRepositories(t *testing.T) {
 	eu, us := ocitest.New("oci://eu", ocitest.Options{}), ocitest.New("oci://us", ocitest.Options{})
 	base := ocitest.Layer("base", 3<<20)
-	copier := New(Options{})
+	copier := New(Options{Now: still()})
 	var all sync.WaitGroup
 	for i := range 50 {
 		name := fmt.Sprintf("team/app%d", i)
@@ -216,7 +216,7 @@ func TestTwoJobsOfOneRepositoryUploadOnce(t *testing.T) {
 	eu, us := ocitest.New("oci://eu", ocitest.Options{}), ocitest.New("oci://us", ocitest.Options{})
 	c := ocitest.ImageOf("image", ocitest.Layer("layer", 2<<20))
 	eu.Push(app, "v1", c)
-	copier := New(Options{})
+	copier := New(Options{Now: still()})
 	var all sync.WaitGroup
 	for range 10 {
 		all.Go(func() {

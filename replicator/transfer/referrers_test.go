@@ -59,7 +59,7 @@ func TestReferrersBetweenAllKindsOfRegistries(t *testing.T) {
 				eu.Attach(app, two)
 				us.Attach(app, theirs)
 				us.ResetCalls()
-				copyTag(t, New(Options{}), request(eu, c, to(us)), "v1")
+				copyTag(t, New(Options{Now: still()}), request(eu, c, to(us)), "v1")
 				if destinationAPI {
 					if got := listed(us, app, c.Digest()); got != nil || us.Count(ocitest.GetManifest) != 0 {
 						t.Errorf("a fallback tag was kept: %v", got)
@@ -288,7 +288,7 @@ func TestATagListSparesTheAsking(t *testing.T) {
 	eu.Push(app, tag, cosign)
 	eu.Attach(app, sbom)
 	names := eu.TagNames(app)
-	copier := New(Options{})
+	copier := New(Options{Now: still()})
 	copier.apis.remember(eu.Identity())
 	req := request(eu, c, to(us))
 	req.SourceTags = func(tag string) (bool, bool) { return slices.Contains(names, tag), true }
@@ -317,7 +317,7 @@ func TestCopyReferrersBringsWhatIsNew(t *testing.T) {
 		us.Push(app, "v1", c)
 		us.Attach(app, known)
 		us.ResetCalls()
-		copier := New(Options{})
+		copier := New(Options{Now: still()})
 		req := request(eu, c, to(us), to(ap))
 		results := copier.CopyReferrers(context.Background(), req)
 		if r := results[0]; r.Err != nil || r.SubjectMissing || len(r.Referrers) != 3 || !us.Has(app, fresh) || !us.Has(app, cosign) {
@@ -455,7 +455,7 @@ func TestARegistryWithoutReferrersIsAskedOnce(t *testing.T) {
 		}
 		return nil
 	})
-	copier := New(Options{})
+	copier := New(Options{Now: still()})
 	var all sync.WaitGroup
 	for i := range 20 {
 		c := ocitest.Image(fmt.Sprint("image", i), 1)
