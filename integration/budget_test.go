@@ -13,8 +13,9 @@ import (
 
 // A ledger keeps every request that passed a proxy.
 type ledger struct {
-	mu   sync.Mutex
-	rows []harness.Request
+	mu    sync.Mutex
+	rows  []harness.Request
+	times []time.Time
 }
 
 func keep(p *harness.Proxy) *ledger {
@@ -23,8 +24,19 @@ func keep(p *harness.Proxy) *ledger {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.rows = append(l.rows, r)
+		l.times = append(l.times, time.Now())
 	})
 	return l
+}
+
+// took is how long there were requests.
+func (l *ledger) took() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.times) == 0 {
+		return 0
+	}
+	return l.times[len(l.times)-1].Sub(l.times[0])
 }
 
 // count is how many requests match; companions' tags count only where asked.
@@ -95,15 +107,21 @@ func TestAColdCopyKeepsItsBudgetOfRequests(t *testing.T) {
 
 	blobs := platforms * (layers + 1) // a config each
 	manifests := platforms + 1
+	// What was read more than a second before the tag moves is read again: on a
+	// busy machine that is the source's tag and what belongs to the image.
+	again := 0
+	if src.took() > time.Second {
+		again = 1
+	}
 	check := func(l *ledger, what string, got, limit int) {
 		t.Helper()
 		if got > limit {
 			t.Errorf("%s: %d requests, want at most %d:\n%s", what, got, limit, l)
 		}
 	}
-	check(src, "manifest reads at the source", src.count(false, "GET HEAD", harness.Manifest, harness.Tag), 2+platforms)
+	check(src, "manifest reads at the source", src.count(false, "GET HEAD", harness.Manifest, harness.Tag), 2+platforms+again)
 	check(src, "blob reads at the source", src.count(false, "GET HEAD", harness.BlobOp), blobs)
-	check(src, "referrers at the source", src.count(true, "GET HEAD"), 4)
+	check(src, "referrers at the source", src.count(true, "GET HEAD"), 4*(1+again))
 	check(dst, "uploads begun", dst.count(false, "POST", harness.Upload), blobs)
 	check(dst, "uploads", dst.count(false, "PUT PATCH", harness.Upload), blobs)
 	check(dst, "manifest writes", dst.count(false, "PUT", harness.Manifest, harness.Tag), manifests+1)

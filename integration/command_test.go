@@ -169,7 +169,8 @@ func TestANoOpSyncCostsAndTellsItsRequests(t *testing.T) {
 func TestSIGTERMEndsGracefully(t *testing.T) {
 	t.Parallel()
 	w := start(t, setup{})
-	slow := w.proxy["us"].Inject(harness.Fault{Match: harness.Is(http.MethodPut, harness.Upload), Delay: 700 * time.Millisecond})
+	// Long enough for the last ones to be seen under way by a machine that is busy.
+	slow := w.proxy["us"].Inject(harness.Fault{Match: harness.Is(http.MethodPut, harness.Upload), Delay: 1500 * time.Millisecond})
 	images := make([]*harness.Graph, 30)
 	for i := range images {
 		images[i] = w.content.Image(harness.ImageSpec{Layers: 2})

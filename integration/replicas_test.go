@@ -123,6 +123,19 @@ func (c *cluster) holder(tag string) *harness.Daemon {
 	return c.byName(name)
 }
 
+// lead waits until a replica leads, and gives its name and lease.
+func (c *cluster) lead() string {
+	c.t.Helper()
+	var lead string
+	harness.WaitFor(c.t, "a replica to lead", soon, func(context.Context) error {
+		if lead = c.ask("SELECT replica || ' ' || epoch FROM leaders"); lead == "" {
+			return errors.New("nobody leads")
+		}
+		return nil
+	})
+	return lead
+}
+
 func (c *cluster) others(but *harness.Daemon) []*harness.Daemon {
 	return slices.DeleteFunc(slices.Clone(c.replicas), func(d *harness.Daemon) bool { return d == but })
 }
@@ -160,6 +173,7 @@ func TestReplicasShareOneJournal(t *testing.T) {
 	if twice := c.ask("SELECT version_id FROM goose_db_version GROUP BY 1 HAVING COUNT(*) > 1"); twice != "" {
 		t.Errorf("migrations made more than once: %s", twice)
 	}
+	lead := c.lead()
 	n := scaled(120, 40)
 	images := c.content.Variants(n)
 	for i, g := range images {
@@ -190,7 +204,8 @@ func TestReplicasShareOneJournal(t *testing.T) {
 		return nil
 	})
 	for _, d := range c.others(leader) {
-		if strings.Contains(d.Log(), `"swept"`) {
+		// A machine so busy that a lease ends has more than one leader in turn.
+		if strings.Contains(d.Log(), `"swept"`) && c.lead() == lead {
 			t.Error("a replica swept that does not lead")
 		}
 	}

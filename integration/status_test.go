@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -83,16 +84,22 @@ func TestLagGrowsWhileATagIsPushedToADeadDestination(t *testing.T) {
 	if line.Waiting+line.Running != 1 {
 		t.Errorf("the pushes of one tag did not coalesce: %s", line)
 	}
-	r := w.Command("status", "--behind", "--output", "json")
-	var behind harness.Status
-	decode(t, r, &behind)
-	if r.Code != 1 || len(behind.Behind) != 1 {
-		t.Fatalf("status --behind ended with %d: %s", r.Code, r.Stdout)
-	}
-	b := behind.Behind[0]
-	if b.Repository != "team/app" || b.Tag != "prod" || b.Wanted != pushes[9].Digest.String() || b.Proven != pushes[0].Digest.String() || b.Why == "" {
-		t.Errorf("behind is %+v", b)
-	}
+	harness.WaitFor(t, "the last push to be told and wanted", soon, func(context.Context) error {
+		r := w.Command("status", "--behind", "--output", "json")
+		var behind harness.Status
+		decode(t, r, &behind)
+		if r.Code != 1 || len(behind.Behind) != 1 {
+			t.Fatalf("status --behind ended with %d: %s", r.Code, r.Stdout)
+		}
+		b := behind.Behind[0]
+		if b.Repository != "team/app" || b.Tag != "prod" || b.Proven != pushes[0].Digest.String() || b.Why == "" {
+			t.Fatalf("behind is %+v", b)
+		}
+		if b.Wanted != pushes[9].Digest.String() {
+			return fmt.Errorf("%s is wanted, the last push is %s", b.Wanted, pushes[9].Digest)
+		}
+		return nil
+	})
 	w.reg["us"].Start()
 	harness.WaitHas(t, w.us, "team/app", "prod", pushes[9], soon)
 	w.WaitStatus("prod", "us", "met again", soon, func(r harness.RouteStatus) bool { return r.Settled() && r.State == "met" })
