@@ -206,7 +206,7 @@ func TestRelayHoldsAndDoublesRealNotifications(t *testing.T) {
 	if err := reg.Client().Push(t.Context(), "a/b", NewGenerator(7).Image(ImageSpec{}), "v1", "v2"); err != nil {
 		t.Fatal(err)
 	}
-	WaitFor(t, "two pushes", 10*time.Second, func(context.Context) error {
+	WaitFor(t, "two pushes", time.Minute, func(context.Context) error {
 		if n := relay.Pushes(); n != 2 {
 			return errors.New("not yet")
 		}
