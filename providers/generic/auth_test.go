@@ -73,6 +73,27 @@ func TestRefusedInTheMiddle(t *testing.T) {
 	}
 }
 
+// A large blob waits for the registry's word before its bytes travel, so that a
+// refusal costs none of them; a small one is sent at once.
+func TestLargeBlobsAreAskedAboutFirst(t *testing.T) {
+	for size, want := range map[int]string{2 << 20: "", 2<<20 + 1: "100-continue"} {
+		fake := protected()
+		var puts []string
+		fake.Before = func(_ http.ResponseWriter, r *http.Request) bool {
+			if r.Method == http.MethodPut {
+				if puts = append(puts, r.Header.Get("Expect")); len(puts) == 1 {
+					fake.Revoke() // it is asked again
+				}
+			}
+			return false
+		}
+		providertest.PushBlob(t, open(t, fake, account).Repository("team/app"), providertest.Random(size))
+		if len(puts) != 2 || puts[0] != want || puts[1] != want {
+			t.Errorf("%d bytes: PUTs that expect %q, want two of %q", size, puts, want)
+		}
+	}
+}
+
 func TestWrongPassword(t *testing.T) {
 	for _, tokens := range []bool{false, true} {
 		fake := protected()

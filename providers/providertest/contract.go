@@ -84,45 +84,49 @@ func testRanges(t *testing.T, s Suite, repo oci.Repository) {
 }
 
 func testUploads(t *testing.T, s Suite, repo oci.Repository) {
-	content := Random(2 << 20)
-	desc := Describe(v1.MediaTypeImageLayer, content)
-	upload, _, err := repo.Start(t.Context(), desc, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	switch n, err := upload.Offset(t.Context()); {
-	case s.Resume && (err != nil || n != 0):
-		t.Fatalf("a new session has %d bytes, %v", n, err)
-	case !s.Resume && !errors.Is(err, oci.ErrUnsupported) && !errors.Is(err, oci.ErrUploadUnknown):
-		t.Fatalf("a session that tells nothing: %v", err)
-	}
-	if err := upload.Cancel(t.Context()); err != nil && s.Strict {
-		t.Fatalf("cancel: %v", err)
-	}
-	if _, err := repo.Stat(t.Context(), desc.Digest); !errors.Is(err, oci.ErrNotFound) {
-		t.Fatalf("a canceled upload is there: %v", err)
-	}
-	for _, size := range []int{100, 2 << 20} {
-		sent := Random(size)
-		wrong := Describe(v1.MediaTypeImageLayer, Random(size))
-		upload, _, err := repo.Start(t.Context(), wrong, nil)
+	// The first are sent at once and can be sent again; the last is asked about
+	// first, by Expect: 100-continue, and streamed.
+	for _, size := range []int{100, 2 << 20, 3 << 20} {
+		content := Random(size)
+		desc := Describe(v1.MediaTypeImageLayer, content)
+		upload, _, err := repo.Start(t.Context(), desc, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := upload.Put(t.Context(), Bytes(sent)); !errors.Is(err, oci.ErrMismatch) {
+		switch n, err := upload.Offset(t.Context()); {
+		case s.Resume && (err != nil || n != 0):
+			t.Fatalf("a new session has %d bytes, %v", n, err)
+		case !s.Resume && !errors.Is(err, oci.ErrUnsupported) && !errors.Is(err, oci.ErrUploadUnknown):
+			t.Fatalf("a session that tells nothing: %v", err)
+		}
+		if err := upload.Cancel(t.Context()); err != nil && s.Strict {
+			t.Fatalf("cancel: %v", err)
+		}
+		if _, err := repo.Stat(t.Context(), desc.Digest); !errors.Is(err, oci.ErrNotFound) {
+			t.Fatalf("a canceled upload is there: %v", err)
+		}
+		upload, _, err = repo.Start(t.Context(), Describe(v1.MediaTypeImageLayer, Random(size)), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := upload.Put(t.Context(), Bytes(content)); !errors.Is(err, oci.ErrMismatch) {
 			t.Fatalf("%d bytes of another digest: %v, want a mismatch", size, err)
 		}
 		_ = upload.Cancel(t.Context())
+		broken := errors.New("the source broke")
+		upload, _, err = repo.Start(t.Context(), desc, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := upload.Put(t.Context(), brokenBody{content, broken}); !errors.Is(err, broken) {
+			t.Fatalf("%d bytes of a source that breaks: %v, want its own error", size, err)
+		}
+		_ = upload.Cancel(t.Context())
+		put(t, repo, desc, content)
+		if n, err := repo.Stat(t.Context(), desc.Digest); err != nil || n != desc.Size && n != -1 {
+			t.Fatalf("then as they are: %d bytes of %d, %v", n, size, err)
+		}
 	}
-	broken := errors.New("the source broke")
-	upload, _, err = repo.Start(t.Context(), desc, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := upload.Put(t.Context(), brokenBody{content, broken}); !errors.Is(err, broken) {
-		t.Fatalf("a source that breaks: %v, want its own error", err)
-	}
-	_ = upload.Cancel(t.Context())
 }
 
 type brokenBody struct {
