@@ -27,10 +27,33 @@ const (
 	continueTimeout = 3 * time.Second
 )
 
+// Connections are those to one registry and to where it sends us.
+type Connections struct {
+	*http.Transport
+	own     *url.URL
+	stocked *stock
+}
+
+// Warm sees to it that n connections to the registry's host are open, whoever
+// uses them, or will be in a moment, at most 64. It waits for nothing. Those
+// that no request takes within two seconds are closed again. Behind an HTTP
+// proxy it does nothing.
+func (c *Connections) Warm(n int) {
+	if proxy, err := c.Proxy(&http.Request{URL: c.own}); proxy == nil && err == nil {
+		c.stocked.fill(n)
+	}
+}
+
+// CloseIdleConnections closes what no request uses.
+func (c *Connections) CloseIdleConnections() {
+	c.stocked.empty()
+	c.Transport.CloseIdleConnections()
+}
+
 // Transport makes the connections to one registry: HTTP/1.1 only, since one
 // HTTP/2 connection is one congestion window, and many kept warm. The limiter
 // goes around it.
-func Transport(spec Spec) (*http.Transport, error) {
+func Transport(spec Spec) (*Connections, error) {
 	config, err := tlsConfig(spec.TLS)
 	if err != nil {
 		return nil, fmt.Errorf("tls of registry %s: %w", spec.Name, err)
@@ -49,19 +72,32 @@ func Transport(spec Spec) (*http.Transport, error) {
 		},
 	}
 	dial := dialer.DialContext
+	own := &url.URL{Scheme: "https", Host: spec.Host}
+	if spec.PlainHTTP {
+		own.Scheme = "http"
+	}
 	if spec.Pinned {
-		own := &url.URL{Scheme: "https", Host: spec.Host}
-		if spec.PlainHTTP {
-			own.Scheme = "http"
-		}
 		dial = (&pin{host: withPort(own), next: dial, now: time.Now}).dial
+	}
+	stocked := &stock{host: withPort(own), unused: unusedFor}
+	secure := func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return handshake(ctx, conn, config, address)
+	}
+	stocked.open = secure
+	if spec.PlainHTTP {
+		stocked.open = dial
 	}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	t := &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            dial,
-		TLSClientConfig:        config,
+		DialContext:            stocked.first(dial, spec.PlainHTTP),
+		DialTLSContext:         stocked.first(secure, !spec.PlainHTTP),
+		TLSClientConfig:        config, // of registries behind a proxy
 		TLSHandshakeTimeout:    handshakeTimeout,
 		Protocols:              &protocols,
 		DisableCompression:     true,
@@ -80,8 +116,32 @@ func Transport(spec Spec) (*http.Transport, error) {
 	for _, scheme := range []string{"http", "https"} {
 		t.RegisterProtocol(scheme, freshConnections{single})
 	}
-	return t, nil
+	return &Connections{Transport: t, own: own, stocked: stocked}, nil
 }
+
+// handshake speaks TLS with who is at an address.
+func handshake(ctx context.Context, conn net.Conn, config *tls.Config, address string) (net.Conn, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		_ = conn.Close() // nothing was sent
+		return nil, err
+	}
+	config = config.Clone()
+	config.ServerName = host
+	ctx, cancel := context.WithTimeoutCause(ctx, handshakeTimeout, errHandshake)
+	defer cancel()
+	secure := tls.Client(conn, config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = conn.Close() // the handshake tells why
+		if errors.Is(context.Cause(ctx), errHandshake) {
+			return nil, errHandshake
+		}
+		return nil, err
+	}
+	return secure, nil
+}
+
+var errHandshake = fmt.Errorf("no TLS handshake within %s: %w", handshakeTimeout, os.ErrDeadlineExceeded)
 
 // freshConnections gives requests that ask for it a connection of their own.
 type freshConnections struct{ single *http.Transport }

@@ -55,6 +55,13 @@ type Registry struct {
 	Print string
 }
 
+// warm has n connections open for what is going to be asked in a moment.
+func (r *Registry) warm(n int) {
+	if r != nil && r.Gate != nil {
+		r.Gate.Warm(n)
+	}
+}
+
 // Options make a Daemon.
 type Options struct {
 	Journal *journal.Journal

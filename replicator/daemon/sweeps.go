@@ -203,6 +203,7 @@ func (d *Daemon) sweepRequestFor(st *State, route plan.Route, o SweepOptions) sw
 		Rules: st.Rules, Records: d.journal, Proof: route.Proof,
 		Full: o.Full, OnlyRepository: o.OnlyRepository, OnlyTag: o.OnlyTag,
 		FirstSeen: d.firstSeen, Now: d.now, TempDir: filepath.Dir(d.journal.Path()),
+		Warm: func(registry string, n int) { st.Registries[registry].warm(n) },
 	}
 	if route.Referrers != "false" {
 		req.ReferrersEvery = referrersEvery

@@ -137,6 +137,16 @@ func (r *Registry) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
+// Warm has n connections open for requests that will come in a moment, where
+// base can do so (it has a method Warm): never more than may be in use at once,
+// and none to a registry that does not answer.
+func (r *Registry) Warm(n int) {
+	base, ok := r.base.(interface{ Warm(n int) })
+	if _, down := r.Down(); ok && !down {
+		base.Warm(min(n, r.spec.Connections))
+	}
+}
+
 // Down tells whether the breaker is open, and since when the registry has not answered.
 func (r *Registry) Down() (since time.Time, down bool) { return r.breaker.state() }
 

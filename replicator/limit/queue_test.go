@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -290,4 +291,32 @@ func TestRandomUseLeavesNothingHeld(t *testing.T) {
 			t.Errorf("%s: %d in flight, %d background", op, c.inFlight, c.background)
 		}
 	}
+}
+
+// A warming is a transport that opens connections ahead.
+type warming struct {
+	transport
+	asked []int
+}
+
+func (w *warming) Warm(n int) { w.asked = append(w.asked, n) }
+
+// Connections are opened ahead up to what may be in use, and to no registry
+// that is down.
+func TestWarm(t *testing.T) {
+	base := &warming{transport: func(*http.Request) (*http.Response, error) { return nil, errDial }}
+	r := New(Spec{Registry: "eu", Connections: 10}, base, nil)
+	r.Warm(4)
+	r.Warm(40)
+	for range 5 {
+		_, _ = do(t, r, t.Context(), oci.OpManifestHead)
+	}
+	if _, down := r.Down(); !down {
+		t.Fatal("not down")
+	}
+	r.Warm(4)
+	if !slices.Equal(base.asked, []int{4, 10}) {
+		t.Errorf("asked for %v", base.asked)
+	}
+	New(Spec{Registry: "eu"}, base.transport, nil).Warm(4) // it cannot
 }

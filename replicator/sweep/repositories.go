@@ -14,11 +14,21 @@ import (
 	"github.com/twinport/twinport/replicator/oci"
 )
 
+// usualTags is how many HEADs a repository is expected to need when it is
+// listed; that many connections are asked for ahead.
+const usualTags = 12
+
 // run compares the source's repositories, some side by side.
 func (s *sweep) run(ctx context.Context) error {
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(s.Concurrency)
 	progress := &progress{done: s.checkpoint(gctx)}
+	// Listings come next, then HEADs: neither has to wait for handshakes.
+	s.warm(s.SourceName, s.Concurrency)
+	for _, d := range s.destinations {
+		s.warm(d.Name, s.Concurrency)
+	}
+	begun := 0
 	err := s.repositories(gctx, func(name string) error {
 		if s.source.gaveUp() {
 			return errGaveUp
@@ -28,6 +38,9 @@ func (s *sweep) run(ctx context.Context) error {
 		}
 		if err := context.Cause(gctx); err != nil {
 			return err
+		}
+		if begun++; begun*usualTags <= heads {
+			s.warm(s.SourceName, s.Concurrency+begun*usualTags)
 		}
 		at := progress.begin(name)
 		group.Go(func() error {
@@ -51,6 +64,12 @@ func (s *sweep) run(ctx context.Context) error {
 		return cause
 	}
 	return err
+}
+
+func (s *sweep) warm(registry string, n int) {
+	if s.Warm != nil {
+		s.Warm(registry, n)
+	}
 }
 
 func (s *sweep) sawPart() {
