@@ -112,6 +112,10 @@ type Request struct {
 	// Concurrency is how many repositories are compared side by side; 0 means 16:
 	// how many requests that makes is for the registries' limits to say.
 	Concurrency int
+	// Warm is told that about n requests at once are going to be sent to a
+	// registry, by name, so that connections may be opened ahead; it must not
+	// block. Optional.
+	Warm func(registry string, n int)
 	// TempDir holds what a listing of more than some thousand tags spills;
 	// empty: the system's. Files have no name there.
 	TempDir string
