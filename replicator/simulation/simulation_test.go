@@ -89,7 +89,7 @@ func number(t *testing.T, text string) int {
 func hold(t *testing.T, seed uint64, twice bool) time.Duration {
 	t.Helper()
 	h := generate(seed)
-	out := play(t, h, false)
+	out := play(t, h, twice)
 	if len(out.faults) > 0 {
 		short := h
 		if os.Getenv("SHRINK") != "no" {
@@ -99,8 +99,8 @@ func hold(t *testing.T, seed uint64, twice bool) time.Duration {
 		t.Fatalf("seed %d breaks a promise:\n%s\nreplay: SEED=%d go test -run TestSimulation ./replicator/simulation", seed, tell(short, out), seed)
 	}
 	if twice {
-		if again := play(t, h, false); again.hash != out.hash {
-			t.Fatalf("seed %d went two ways: %x and %x\n%s", seed, out.hash, again.hash, fork(t, h))
+		if again := play(t, h, true); again.hash != out.hash {
+			t.Fatalf("seed %d went two ways: %x and %x\n%s", seed, out.hash, again.hash, parted(out, again))
 		}
 	}
 	return out.took
@@ -111,18 +111,21 @@ func fork(t *testing.T, h history) string {
 	t.Helper()
 	one := play(t, h, true)
 	for range 50 {
-		other := play(t, h, true)
-		if other.hash == one.hash {
-			continue
+		if other := play(t, h, true); other.hash != one.hash {
+			return parted(one, other)
 		}
-		i := 0
-		for i < min(len(one.trace), len(other.trace)) && one.trace[i] == other.trace[i] {
-			i++
-		}
-		next := func(trace []string) string { return strings.Join(trace[i:min(i+14, len(trace))], "\n  ") }
-		return fmt.Sprintf("together:\n  %s\none:\n  %s\nother:\n  %s", strings.Join(one.trace[max(i-60, 0):i], "\n  "), next(one.trace), next(other.trace))
 	}
-	return "and not again in 50 times"
+	return "it went one way 51 times"
+}
+
+// parted shows where two runs of a history part.
+func parted(one, other outcome) string {
+	i := 0
+	for i < min(len(one.trace), len(other.trace)) && one.trace[i] == other.trace[i] {
+		i++
+	}
+	next := func(trace []string) string { return strings.Join(trace[i:min(i+14, len(trace))], "\n  ") }
+	return fmt.Sprintf("together:\n  %s\none:\n  %s\nother:\n  %s", strings.Join(one.trace[max(i-60, 0):i], "\n  "), next(one.trace), next(other.trace))
 }
 
 // shrinkFor bounds how long a shorter history is looked for.

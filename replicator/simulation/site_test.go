@@ -142,7 +142,7 @@ func (c *client) do(ctx context.Context, method ocitest.Method, repository, refe
 	r := &request{s: s, p: c.p, method: method, repository: repository, reference: reference}
 	name := s.name + " " + string(method) + " " + repository + " " + reference
 	switch method {
-	case ocitest.HeadBlob, ocitest.GetBlob, ocitest.GetManifest:
+	case ocitest.HeadBlob, ocitest.GetBlob, ocitest.HeadManifest, ocitest.GetManifest:
 		// Jobs share these: who asks for all is who comes first.
 	default:
 		name += " " + oci.JobOf(ctx)
