@@ -102,18 +102,20 @@ type Daemon struct {
 	// seeding guards what is read and written of a sweep's state.
 	seeding turn
 
-	absent     absences
-	companions companions
-	arrivals   arrivals
-	unsettled  unsettled
-	looks      looks
-	suspects   suspects
-	journey    counters
-	running    runningJobs
-	leases     leases
-	shares     atomic.Int64   // replicas the budgets are divided among, as last told
-	passing    sync.WaitGroup // requests to the leader under way
-	rescued    rescued
+	absent       absences
+	companions   companions
+	orphans      orphans
+	stalledAfter pager
+	arrivals     arrivals
+	unsettled    unsettled
+	looks        looks
+	suspects     suspects
+	journey      counters
+	running      runningJobs
+	leases       leases
+	shares       atomic.Int64   // replicas the budgets are divided among, as last told
+	passing      sync.WaitGroup // requests to the leader under way
+	rescued      rescued
 }
 
 // New makes a daemon around a state; nothing runs yet.

@@ -297,6 +297,7 @@ func (r *run) awaitSubject(ctx context.Context, t *target, subject digest.Digest
 	case !errors.Is(err, oci.ErrNotFound):
 		return err
 	case t.job.Attempts >= subjectTries:
+		r.orphans.note(t.place, subject)
 		r.gone(t.job, fmt.Sprintf("its subject %s is not replicated", subject))
 		return nil
 	}
@@ -318,6 +319,11 @@ func (r *run) referrersOf(ctx context.Context, from delivery, subject, proven di
 		return
 	}
 	root, err := from.repo.FetchManifest(ctx, subject.String())
+	if errors.Is(err, oci.ErrNotFound) {
+		// The source has lost the subject or never had it: what it lists is
+		// wanted all the same where the subject is.
+		root, err = targets[0].repo.FetchManifest(ctx, subject.String())
+	}
 	if err != nil {
 		r.sourceLacks(ctx, from.repo, targets, err)
 		return

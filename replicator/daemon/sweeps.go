@@ -134,6 +134,18 @@ func (d *Daemon) Sweep(ctx context.Context, o SweepOptions) (SweepReport, error)
 		return d.void(ctx, st, []replicator.Place{place})
 	}
 	whole := cursor == "" && !narrowed
+	req.GivenUp = d.orphans.known
+	var waits *stalled
+	if whole {
+		var err error
+		if waits, err = d.stalledOf(ctx, st, route); err != nil {
+			return SweepReport{}, err
+		}
+	}
+	if waits != nil {
+		req.Listed = func(repository, tag string) { waits.listed(repository, tag, route.To) }
+		req.InSync = waits.inSync
+	}
 	var leaving *departing
 	if route.Deletes.Mirror && !narrowed {
 		leaving = d.departing(st, route, began)
@@ -176,6 +188,9 @@ func (d *Daemon) Sweep(ctx context.Context, o SweepOptions) (SweepReport, error)
 		if serr := d.saveSwept(ctx, s); serr != nil {
 			err = errors.Join(err, serr)
 		}
+	}
+	if due := waits.due(); result.Complete && len(due) > 0 {
+		err = errors.Join(err, d.journal.LookAgain(ctx, due))
 	}
 	if leaving != nil {
 		if whole && result.Complete {

@@ -89,6 +89,38 @@ func (j *Journal) Retry(ctx context.Context, f JobFilter, actor string) (int, er
 	})
 }
 
+// LookAgain makes jobs that have failed or were refused due once more: nothing
+// is forgotten of them, and no push came. Others are left alone.
+func (j *Journal) LookAgain(ctx context.Context, ids []string) error {
+	for len(ids) > 0 {
+		page := ids[:min(len(ids), pageRows)]
+		ids = ids[len(page):]
+		err := j.write(ctx, false, func(b *batch) error {
+			for _, id := range page {
+				number, err := parseID(id)
+				if err != nil {
+					return fmt.Errorf("job: %w: %w", ErrUnknown, err)
+				}
+				r, err := b.byNumber(number)
+				if err != nil {
+					return err
+				}
+				if r == nil || r.state != failed && r.state != refused {
+					continue
+				}
+				r.generation++
+				r.state, r.next = waiting, b.now
+				b.change(r)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Cancel holds the chosen jobs at their digests and says how many there were:
 // another digest frees them. One that runs is held when it ends, unless by
 // then it is proven. Limit, After and ErrUnknown are as with Retry.

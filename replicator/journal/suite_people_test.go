@@ -54,6 +54,45 @@ var _ = holds("retry makes jobs due at once and forgets refusals", func(t *testi
 	}
 })
 
+var _ = holds("what stalled is looked at again, and nothing of it forgotten", func(t *testing.T, h *harness) {
+	h.accept(h.pushed("failed", "a"), h.pushed("refused", "b"), h.pushed("held", "c"), h.pushed("waiting", "d"))
+	var ids []string
+	before := map[string]replicator.Job{}
+	for _, c := range h.claims(10) {
+		h.finish(c, func(o *Outcome) {
+			o.State, o.NextAttempt = replicator.JobState(c.Jobs[0].Tag), h.clock().Add(time.Hour)
+			o.Error = &replicator.JobError{Kind: "refused", Message: "no"}
+		})
+		before[c.Jobs[0].Tag] = h.live(c.Jobs[0].Tag)
+		ids = append(ids, c.Jobs[0].ID)
+	}
+	h.pass(time.Minute)
+	if err := h.LookAgain(ctx0, ids); err != nil {
+		t.Fatal(err)
+	}
+	for _, tag := range []string{"failed", "refused"} {
+		want := before[tag]
+		want.State, want.NextAttempt, want.UpdatedAt, want.Generation = replicator.Waiting, h.clock(), h.clock(), want.Generation+1
+		if diff := cmp.Diff(want, h.live(tag)); diff != "" {
+			t.Error(diff)
+		}
+	}
+	for _, tag := range []string{"held", "waiting"} {
+		if diff := cmp.Diff(before[tag], h.live(tag)); diff != "" {
+			t.Error(diff)
+		}
+	}
+	if err := h.LookAgain(ctx0, []string{"nonsense"}); !errors.Is(err, ErrUnknown) {
+		t.Errorf("nonsense: %v", err)
+	}
+	if err := h.LookAgain(ctx0, []string{before["failed"].ID[:len(before["failed"].ID)-1] + "z"}); err != nil {
+		t.Errorf("a job that is no more: %v", err)
+	}
+	if got := h.accept(h.pushed("refused", "b")); got.Refused != 1 {
+		t.Errorf("the refusal is forgotten: %+v", got)
+	}
+})
+
 var _ = holds("retry and cancel reach all jobs of a filter", func(t *testing.T, h *harness) {
 	const n = 1010
 	var jobs []replicator.Job

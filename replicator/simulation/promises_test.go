@@ -23,9 +23,9 @@ const (
 )
 
 // wrote is called at the instant a registry has taken a manifest of the daemon:
-// here P3 and P4 are held.
-func (w *world) wrote(s *site, repository, reference string, before, now digest.Digest) {
-	w.echo(s, repository, reference, now)
+// here P3 and P4 are held. times counts how often one request was taken.
+func (w *world) wrote(s *site, repository, reference string, before, now digest.Digest, times int) {
+	w.echo(s, repository, reference, now, times)
 	if oci.IsDigest(reference) || strings.HasPrefix(reference, "twinport-lost-") {
 		return
 	}
@@ -225,7 +225,7 @@ func (w *world) accompanied(s *site, at tagAt, now digest.Digest) {
 }
 
 // echo has a registry that others are fed from tell of what the daemon put there.
-func (w *world) echo(s *site, repository, reference string, d digest.Digest) {
+func (w *world) echo(s *site, repository, reference string, d digest.Digest, times int) {
 	if !w.history.Topology.feeds(s.name) {
 		return
 	}
@@ -236,7 +236,7 @@ func (w *world) echo(s *site, repository, reference string, d digest.Digest) {
 	m, _ := s.Manifest(repository, d.String())
 	body := fmt.Sprintf(`{"events":[{"timestamp":%q,"action":"push","target":{"mediaType":%q,"digest":%q,"repository":%q,"tag":%q}}]}`,
 		w.stamp(), m.MediaType, d, repository, tag)
-	name := fmt.Sprintf("echo %s %s %s %s", s.name, repository, reference, d)
+	name := fmt.Sprintf("echo %s %s %s %s %d", s.name, repository, brief(reference), brief(d.String()), times)
 	w.send(s.name, name, body, w.chance.now(name).between(time.Millisecond, 200*time.Millisecond), func() {})
 }
 
@@ -272,10 +272,7 @@ func (w *world) open() (all []string) {
 	}
 	jobs, findings := w.believed()
 	for _, j := range jobs {
-		// Neither a conflict nor a signature of what no route carries ends by itself.
-		stays := j.Error != nil && (j.Error.Kind == "conflict" || j.Error.Kind == "subject")
-		// A digest that came damaged five times is told of, and no sweep sees it.
-		stays = stays || j.State == replicator.Failed && j.Tag == "" && j.Error.Kind == "mismatch"
+		stays := j.Error != nil && j.Error.Kind == "conflict" // a person settles it
 		if j.State.Unproven() && !stays {
 			note("P1: job %s → %s %s %.19s is %s", j.Source, j.Destination, j.Tag, j.Digest, j.State)
 		}

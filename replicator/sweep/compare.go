@@ -30,6 +30,7 @@ type comparison struct {
 	whole        bool // nothing has failed so far
 	listed       int  // the source's tags, wanted or not
 	absent       bool // the source answers that it has no such repository
+	aside        []line
 }
 
 // A side is the repository at one destination.
@@ -42,6 +43,7 @@ type side struct {
 	failed  bool
 	silent  bool // failed, and its records are what there is to compare with
 	voided  bool
+	differs bool // something is to be brought there
 	listing *listing
 	tags    *reader
 	head    oci.Tag
@@ -119,7 +121,7 @@ func (s *sweep) repository(ctx context.Context, name string) (whole bool, err er
 			return false, err
 		}
 	}
-	return c.whole, nil
+	return c.whole, c.tellAside(ctx)
 }
 
 // take reads up to n tags; more is false at the end.
@@ -195,6 +197,9 @@ func (c *comparison) want(l *listing, tag oci.Tag) error {
 	if ok, reason := c.Rules.SelectsTag(c.Route, tag.Name); !ok {
 		c.skip(Skipped{Repository: c.name, Tag: tag.Name, Digest: tag.Digest, Reason: reason})
 		return nil
+	}
+	if c.Listed != nil {
+		c.Listed(c.name, tag.Name)
 	}
 	return l.add(usable(tag))
 }

@@ -22,6 +22,7 @@ type pair struct {
 	record  replicator.Record
 	proven  bool // there is a record
 	reason  Reason
+	aside   bool // told of at the end of the repository
 }
 
 // A line is one source tag at all destinations.
@@ -72,9 +73,11 @@ func (c *comparison) compare(ctx context.Context, tags []oci.Tag) error {
 		}
 		c.count(func(r *Result) { r.Tags++ })
 		for j := range lines[i].pairs {
-			if err := c.judge(ctx, &lines[i], &lines[i].pairs[j]); err != nil {
+			p := &lines[i].pairs[j]
+			if err := c.judge(ctx, &lines[i], p); err != nil {
 				return err
 			}
+			p.aside = c.putAside(&lines[i], p)
 		}
 	}
 	if c.Present {
@@ -325,10 +328,18 @@ func (c *comparison) tell(ctx context.Context, lines []line) error {
 		}
 		for _, p := range l.pairs {
 			switch {
-			case p.reason == "" && p.side.failed:
+			case p.aside, p.reason == "" && p.side.failed:
 			case p.reason == "":
 				inSync++
+				if c.InSync != nil {
+					c.InSync(p.side.Name, c.name, l.tag.Name)
+				}
 			default:
+				switch p.reason {
+				case NoRecord, ProofDue, ReferrersDue:
+				default:
+					p.side.differs = true
+				}
 				differences = append(differences, Difference{
 					Destination: p.side.Name, SourceRepository: c.name, DestinationRepository: c.target,
 					Tag: l.tag.Name, Digest: l.tag.Digest, Present: p.present, PushedAt: l.tag.PushedAt, Reason: p.reason,

@@ -91,6 +91,14 @@ type Request struct {
 	// record there and the source's listing lacks, as soon as that was seen
 	// whole; the last call of a repository has Last. Optional.
 	Departed func(ctx context.Context, departed Departed) error
+	// GivenUp tells whether what belongs to a subject was tried there before, and
+	// the subject did not come. Optional.
+	GivenUp func(destination replicator.Place, subject digest.Digest) bool
+	// Listed is told of each tag that the source lists and the route wants, and
+	// InSync of those that a destination (its name in the config) has as they
+	// are to be. Unlike the other callbacks they may be called at once. Optional.
+	Listed func(repository, tag string)
+	InSync func(destination, repository, tag string)
 	// OnlyRepository and OnlyTag limit the sweep to one source repository, or
 	// one tag of it, which nothing but its name can then leave out.
 	OnlyRepository, OnlyTag string

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -616,6 +617,99 @@ func TestCompanionsAreTold(t *testing.T) {
 	w.request.Companions = func(repository string, tags []string) { told[repository] = tags }
 	w.sweep()
 	if diff := cmp.Diff(map[string][]string{"app": {"sha256-" + subject + ".sig"}}, told); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// What belongs to a subject comes with it: where the subject is not, a companion
+// is no difference, unless something else is on its way there.
+func TestCompanionsWithoutASubject(t *testing.T) {
+	there, gone := image("app:v1"), image("gone")
+	for _, tt := range []struct {
+		name  string
+		world func(*world)
+		want  []string
+		heads int // at the destination
+	}{
+		{"nothing else is brought", func(*world) {}, nil, 1},
+		{"an image is brought", func(w *world) { w.eu.Push("app", "v2", image("v2")) },
+			[]string{"us app:v2 missing", "us app:companion missing", "us app:companion.sig missing"}, 0},
+		{"an image is brought, and its subject did not come before", func(w *world) {
+			w.eu.Push("app", "v2", image("v2"))
+			w.request.GivenUp = func(p replicator.Place, subject digest.Digest) bool {
+				return p.Registry == "us" && p.Repository == "app" && subject == gone.Digest()
+			}
+		}, []string{"us app:v2 missing"}, 1},
+		{"its subject is there", func(w *world) { w.us.Push("app", "", gone) }, []string{"us app:companion missing", "us app:companion.sig missing"}, 1},
+		{"the destination has nothing", func(w *world) { w.us.RemoveRepository("app"); w.records.all = nil },
+			[]string{"us app:v1 destination lacks the repository", "us app:companion destination lacks the repository", "us app:companion.sig destination lacks the repository"}, 0},
+		{"the destination does not say", func(w *world) {
+			w.us.OnCall(func(_ context.Context, c ocitest.Call) error {
+				if c.Method == ocitest.HeadManifest {
+					return &oci.RegistryError{Registry: "us", Kind: oci.ErrInterrupted}
+				}
+				return nil
+			})
+		}, []string{"us app:companion missing", "us app:companion.sig missing"}, 1},
+		{"it is asked for by name", func(w *world) {
+			tag, _ := ocitest.CosignTag("s", gone.Digest(), "sig")
+			w.request.OnlyRepository, w.request.OnlyTag = "app", tag
+		}, []string{"us app:companion.sig missing"}, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, ocitest.Options{})
+			w.only("us")
+			w.twins("app", "v1", 1)
+			w.eu.Push("app", oci.FallbackTag(gone.Digest()), ocitest.Index(there))
+			tag, sig := ocitest.CosignTag("s", gone.Digest(), "sig")
+			w.eu.Push("app", tag, sig)
+			var skipped []string
+			w.request.Skip = func(s Skipped) { skipped = append(skipped, s.Reason) }
+			tt.world(w)
+			result := w.sweep()
+			tt.want = slices.Sorted(slices.Values(append([]string{}, tt.want...)))
+			if diff := cmp.Diff(tt.want, slices.Sorted(slices.Values(w.lines()))); diff != "" {
+				t.Error(diff)
+			}
+			if result.Emitted != int64(len(tt.want)) || result.Emitted+result.InSync+result.Skipped != result.Tags {
+				t.Errorf("counts: %+v", result)
+			}
+			if n := w.us.Count(ocitest.HeadManifest); n != tt.heads {
+				t.Errorf("%d HEADs at the destination, want %d", n, tt.heads)
+			}
+			for _, reason := range skipped {
+				if !strings.Contains(reason, "us has no "+gone.Digest().String()) {
+					t.Errorf("left out: %s", reason)
+				}
+			}
+		})
+	}
+}
+
+// TestWhatIsListedAndInSync: whoever waits for a tag is told that the source has
+// it, and where it is as it is to be.
+func TestWhatIsListedAndInSync(t *testing.T) {
+	w := newWorld(t, ocitest.Options{})
+	w.only("us")
+	w.twins("app", "v1", 1)
+	w.eu.Push("app", "v2", image("v2"))
+	w.eu.Push("app", "old", image("old"))
+	w.request.Rules = rules{excludeTag: "old"}
+	var listed, inSync []string
+	var mu sync.Mutex
+	w.request.Listed = func(repository, tag string) {
+		mu.Lock()
+		defer mu.Unlock()
+		listed = append(listed, repository+":"+tag)
+	}
+	w.request.InSync = func(destination, repository, tag string) {
+		mu.Lock()
+		defer mu.Unlock()
+		inSync = append(inSync, destination+" "+repository+":"+tag)
+	}
+	w.sweep()
+	slices.Sort(listed)
+	if diff := cmp.Diff([][]string{{"app:v1", "app:v2"}, {"us app:v1"}}, [][]string{listed, inSync}); diff != "" {
 		t.Error(diff)
 	}
 }
