@@ -131,10 +131,9 @@ func (d *Daemon) claim(ctx context.Context) ([]journal.Claim, error) {
 	if o.Max <= 0 || (o.MaxForeground <= 0 && o.MaxBackground <= 0) {
 		return nil, nil
 	}
-	// A claim that commits must be known here, whatever ends meanwhile.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closingWrite)
-	defer cancel()
-	return d.journal.Claim(ctx, o)
+	// A claim that commits must be known here, however long that takes and
+	// whatever ends meanwhile: nobody else would ever run what it has taken.
+	return d.journal.Claim(context.WithoutCancel(ctx), o)
 }
 
 // down are the identities of the registries whose breaker is open.
@@ -200,8 +199,9 @@ func (r *run) warm() {
 	}
 }
 
-// finish writes a claim's outcomes; a journal that cannot take them now is
-// asked again, since what was proven must not be done twice.
+// finish writes a claim's outcomes. A journal that cannot take them now, for a
+// disk that is full or a database that is away, is asked again for as long as
+// that lasts: the jobs are ours, and nobody else would have them run again.
 func (d *Daemon) finish(ctx context.Context, c journal.Claim, outcomes []journal.Outcome, log *zap.Logger) {
 	jobs := ctx // ends when running jobs have to
 	ctx = context.WithoutCancel(jobs)
@@ -210,8 +210,8 @@ func (d *Daemon) finish(ctx context.Context, c journal.Claim, outcomes []journal
 		fctx, cancel := context.WithTimeout(ctx, closingWrite)
 		err := d.journal.Finish(fctx, c, outcomes)
 		cancel()
-		if errors.Is(err, journal.ErrUnavailable) && jobs.Err() == nil {
-			began = d.now() // it is written when the database is back, whenever that is
+		if jobs.Err() == nil {
+			began = d.now() // from when on jobs have to end
 		}
 		over := d.now().Sub(began) >= closingWrite
 		switch {

@@ -41,6 +41,7 @@ type world struct {
 	polls   map[string]time.Duration
 
 	offset  atomic.Int64 // of the daemon's and the journal's clock
+	step    func(context.Context, journal.Stage) error
 	echoes  echoes
 	running bool
 	cancel  context.CancelFunc
@@ -249,7 +250,7 @@ func (w *world) state(routes []plan.Route, fingerprint string) *State {
 func (w *world) open() {
 	w.Helper()
 	ctx := context.Background()
-	j, err := journal.Open(ctx, journal.Options{Dir: w.dir, Now: w.clock})
+	j, err := journal.Open(ctx, journal.Options{Dir: w.dir, Now: w.clock, Step: w.step})
 	if err != nil {
 		w.Fatal(err)
 	}
