@@ -27,6 +27,8 @@ type setup struct {
 	source harness.RegistryOptions
 	others harness.RegistryOptions
 	lines  []string // further top-level lines
+	volume int64    // bytes of a filesystem for the data directory; 0: none of its own
+	clock  bool     // the daemon's clock can be stepped
 }
 
 // A world is what a test plays with; eu is the first registry.
@@ -55,6 +57,12 @@ func build(t *testing.T, s setup) *world {
 		content: harness.NewGenerator(seedOf(t.Name())),
 	}
 	w.Race = !s.exact && !testing.Short()
+	if s.volume > 0 {
+		w.Volume = harness.NewVolume(t, s.volume)
+	}
+	if s.clock {
+		w.Clock = harness.NewClock(t)
+	}
 	for i, name := range append([]string{"eu"}, s.to...) {
 		options := s.others
 		if i == 0 {

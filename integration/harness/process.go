@@ -44,6 +44,13 @@ type Process struct {
 // output appended to logPath. It is killed at the end of the test.
 func StartProcess(t T, name, bin string, args, env []string, logPath string) *Process {
 	t.Helper()
+	return startProcess(t, name, bin, args, env, logPath, nil)
+}
+
+// startProcess is StartProcess with something done to the process before it
+// has run its first instruction; nil: nothing.
+func startProcess(t T, name, bin string, args, env []string, logPath string, before func(pid int) error) *Process {
+	t.Helper()
 	out, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		t.Fatalf("open log of %s: %v", name, err)
@@ -56,7 +63,7 @@ func StartProcess(t T, name, bin string, args, env []string, logPath string) *Pr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	p := &Process{Log: logPath, name: name, cmd: cmd, done: make(chan struct{})}
 	started := make(chan error, 1)
-	spawner() <- func() { started <- cmd.Start() }
+	spawner() <- func() { started <- begin(cmd, before) }
 	if err := <-started; err != nil {
 		t.Fatalf("start %s: %v", name, err)
 	}
@@ -66,6 +73,32 @@ func StartProcess(t T, name, bin string, args, env []string, logPath string) *Pr
 	}()
 	t.Cleanup(p.Kill)
 	return p
+}
+
+// begin starts a command, stopped while before has its way. It is called by the
+// spawner's thread: that is the one which may let the process go on.
+func begin(cmd *exec.Cmd, before func(pid int) error) error {
+	if before == nil {
+		return cmd.Start()
+	}
+	cmd.SysProcAttr.Ptrace = true
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	pid := cmd.Process.Pid
+	var status syscall.WaitStatus
+	_, err := syscall.Wait4(pid, &status, 0, nil)
+	if err == nil && !status.Stopped() {
+		err = fmt.Errorf("it was to be stopped at its start: %v", status)
+	}
+	if err == nil {
+		err = before(pid)
+	}
+	if err = errors.Join(err, syscall.PtraceDetach(pid)); err != nil {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // it was killed
+	}
+	return err
 }
 
 // PID is the process's id.

@@ -29,6 +29,12 @@ type Daemon struct {
 	Race bool
 	// Env is further environment, "NAME=value".
 	Env []string
+	// Under, where not empty, is the command that runs it, as env(1) would.
+	Under []string
+	// Clock, where not nil, is the daemon's own; it cannot be had with Under.
+	Clock *Clock
+	// Volume, where not nil, holds the data directory.
+	Volume *Volume
 
 	t       T
 	process *Process
@@ -62,7 +68,7 @@ func NewDaemon(t T, config Config) *Daemon {
 func (d *Daemon) WriteConfig() {
 	d.t.Helper()
 	next := d.ConfigPath() + ".next"
-	if err := os.WriteFile(next, []byte(d.Config.YAML(d.Listen, d.Data())), 0o600); err != nil {
+	if err := os.WriteFile(next, []byte(d.Config.YAML(d.Listen, d.data())), 0o600); err != nil {
 		d.t.Fatalf("%v", err)
 	}
 	if err := os.Rename(next, d.ConfigPath()); err != nil {
@@ -73,8 +79,21 @@ func (d *Daemon) WriteConfig() {
 // ConfigPath is the config file.
 func (d *Daemon) ConfigPath() string { return filepath.Join(d.Dir, "twinport.yaml") }
 
-// Data is the data directory.
-func (d *Daemon) Data() string { return filepath.Join(d.Dir, "data") }
+// Data is the data directory, as a test may read it.
+func (d *Daemon) Data() string {
+	if d.Volume != nil {
+		return filepath.Join(d.Volume.Seen(), "data")
+	}
+	return filepath.Join(d.Dir, "data")
+}
+
+// data is the data directory as the daemon knows it.
+func (d *Daemon) data() string {
+	if d.Volume != nil {
+		return filepath.Join(d.Volume.Path, "data")
+	}
+	return d.Data()
+}
 
 // LogPath is the file with the daemon's output of all its lives.
 func (d *Daemon) LogPath() string { return filepath.Join(d.Dir, "twinport.log") }
@@ -112,7 +131,23 @@ func (d *Daemon) Launch() {
 	if err := os.Remove(filepath.Join(d.Data(), "daemon.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		d.t.Fatalf("%v", err)
 	}
-	d.process = StartProcess(d.t, "twinport", d.binary(), []string{"serve", "--config", d.ConfigPath()}, d.Env, d.LogPath())
+	var before func(int) error
+	if d.Clock != nil {
+		before = d.Clock.rule
+	}
+	command := d.under("serve", "--config", d.ConfigPath())
+	d.process = startProcess(d.t, "twinport", command[0], command[1:], d.Env, d.LogPath(), before)
+}
+
+// under is the command line of twinport with these arguments.
+func (d *Daemon) under(args ...string) []string {
+	d.t.Helper()
+	var command []string
+	if d.Volume != nil {
+		command = d.Volume.enter()
+	}
+	command = append(command, d.Under...)
+	return append(append(command, d.binary()), args...)
 }
 
 // WaitReady waits for daemon.json and /readyz.
@@ -273,8 +308,8 @@ func (d *Daemon) Admin() string { return "http://" + strings.TrimPrefix(d.admin,
 // Command runs a twinport command with this daemon's config.
 func (d *Daemon) Command(args ...string) Result {
 	d.t.Helper()
-	args = append(args, "--config", d.ConfigPath())
-	return run(d.t, 3*time.Minute, d.Dir, d.Env, d.binary(), args...)
+	command := d.under(append(args, "--config", d.ConfigPath())...)
+	return run(d.t, 3*time.Minute, d.Dir, d.Env, command[0], command[1:]...)
 }
 
 // Run runs twinport with these arguments alone, in the daemon's directory.

@@ -97,7 +97,7 @@ func (c *counters) proven(j replicator.Job, now time.Time) {
 		return
 	}
 	for _, w := range j.Wants {
-		observe(w.Route, w.Destination, now.Sub(j.BehindSince))
+		observe(w.Route, w.Destination, max(now.Sub(j.BehindSince), 0))
 	}
 }
 

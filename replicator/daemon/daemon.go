@@ -205,6 +205,7 @@ func (d *Daemon) Run(ctx context.Context, grace time.Duration) error {
 	g.Go(func() error { return d.probe(gctx) })
 	g.Go(func() error { return d.rescue(gctx) })
 	g.Go(func() error { return d.beat(gctx, drained) })
+	g.Go(func() error { return d.mindClock(gctx) })
 	if !d.oneShot {
 		g.Go(func() error { return d.leading(gctx, d.schedule) })
 		g.Go(func() error { return d.leading(gctx, d.prune) })

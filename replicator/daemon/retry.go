@@ -20,6 +20,7 @@ const (
 	longestBackoff = 5 * time.Minute
 	longestWait    = 15 * time.Minute // of what a registry asks for
 	giveUpAfter    = 24 * time.Hour
+	giveUpTries    = 10 // at least: a clock that was set, or a machine that slept, ages a job at once
 	mismatchTries  = 5
 )
 
@@ -91,7 +92,7 @@ func retry(j replicator.Job, err error, now time.Time, breakerOpen bool) journal
 			return out
 		}
 	}
-	if now.Sub(first) >= giveUpAfter {
+	if now.Sub(first) >= giveUpAfter && j.Attempts+1 >= giveUpTries {
 		out.State = replicator.Failed
 	}
 	return out

@@ -36,6 +36,7 @@ func TestRetry(t *testing.T) {
 		{"a mismatch may pass", replicator.Job{}, oci.ErrMismatch, false, replicator.Waiting, true, at(0), at(time.Minute)},
 		{"a mismatch that stays", replicator.Job{Attempts: mismatchTries - 1}, oci.ErrMismatch, false, replicator.Failed, true, at(0), at(time.Hour)},
 		{"gives up after a day", replicator.Job{Attempts: 9, FirstAttempt: at(-giveUpAfter)}, oci.ErrInterrupted, false, replicator.Failed, true, at(0), at(time.Hour)},
+		{"a day that was slept through is no reason", replicator.Job{Attempts: 8, FirstAttempt: at(-48 * time.Hour)}, oci.ErrInterrupted, false, replicator.Waiting, true, at(0), at(longestBackoff)},
 		{"stalled", replicator.Job{}, errStalled, false, replicator.Waiting, true, at(0), at(time.Minute)},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -178,24 +178,10 @@ func (d *Daemon) run(ctx context.Context, c journal.Claim) {
 		step:     func() { watchdog.Reset(stallAfter) },
 		outcomes: make(map[string]*journal.Outcome, len(c.Jobs)),
 	}
-	r.warm()
 	r.process(ctx)
 	d.finish(ctx, c, r.list(), log)
 	for _, end := range r.ended {
 		end()
-	}
-}
-
-// usualBlobs is how many requests at once a claim is expected to begin with at
-// each end: an image has some layers, and the referrers are asked for beside them.
-const usualBlobs = 6
-
-// warm opens connections while the tag is still being read: after a quiet time
-// the blobs would wait for handshakes otherwise.
-func (r *run) warm() {
-	r.state.Registries[r.claim.Jobs[0].Source.Registry].warm(usualBlobs)
-	for _, j := range r.claim.Jobs {
-		r.state.Registries[j.Destination.Registry].warm(usualBlobs)
 	}
 }
 
@@ -355,6 +341,30 @@ func (d *Daemon) wake(ctx context.Context, r *Registry) {
 	}
 }
 
+// putOff is longer than any wait that a job is given.
+const putOff = 4 * longestWait
+
+// mindClock has no job wait for as long as the clock was set back by: times of
+// attempts are the wall clock's, and the journal keeps them over restarts.
+func (d *Daemon) mindClock(ctx context.Context) error {
+	ticker := time.NewTicker(15 * time.Second)
+	defer ticker.Stop()
+	for {
+		n, err := d.journal.PullIn(ctx, d.now().Add(putOff))
+		if err != nil && ctx.Err() == nil {
+			d.log.Warn("look after the clock", zap.Error(err))
+		}
+		if n > 0 {
+			d.log.Warn("jobs that would have waited for hours are due: the clock has been set back", zap.Int64("jobs", n))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
 // prune ages what the journal keeps, once an hour.
 func (d *Daemon) prune(ctx context.Context) error {
 	ticker := time.NewTicker(time.Hour)
@@ -398,7 +408,7 @@ func (d *Daemon) tell(j replicator.Job, o journal.Outcome) {
 	switch o.State {
 	case replicator.Done:
 		if len(o.Records) > 0 {
-			d.log.Info("proven", append(fields, zap.Duration("lag", d.now().Sub(j.BehindSince)))...)
+			d.log.Info("proven", append(fields, zap.Duration("lag", max(d.now().Sub(j.BehindSince), 0)))...)
 			d.journey.proven(j, d.now())
 		}
 	case replicator.Waiting:

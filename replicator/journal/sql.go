@@ -52,6 +52,8 @@ const (
 		ORDER BY next_attempt LIMIT 1`
 	sqlWake = `UPDATE jobs SET next_attempt = $3 WHERE id IN (SELECT id FROM jobs
 		WHERE state = 0 AND edge = $1 AND lane = $2 AND next_attempt > $3 LIMIT 500)`
+	sqlPullIn = `UPDATE jobs SET next_attempt = $4 WHERE id IN (SELECT id FROM jobs
+		WHERE state = 0 AND edge = $1 AND lane = $2 AND next_attempt > $3 LIMIT 500)`
 	sqlStateIDs = `SELECT id FROM jobs WHERE edge = $1 AND state = $2 AND lane = $3 AND id > $4 ORDER BY id LIMIT $5`
 
 	sqlEpoch      = `SELECT epoch FROM replicas WHERE id = $1`

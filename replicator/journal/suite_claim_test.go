@@ -358,3 +358,29 @@ var _ = holds("a person settles a conflict by its base", func(t *testing.T, h *h
 		t.Errorf("%+v", e)
 	}
 })
+
+var _ = holds("what was put off for longer than any wait is pulled in", func(t *testing.T, h *harness) {
+	h.accept(h.pushed("soon", "a"), h.pushed("far", "b"))
+	for _, c := range h.claims(10) {
+		h.finish(c, func(o *Outcome) {
+			o.State, o.NextAttempt = replicator.Waiting, h.clock().Add(10*time.Minute)
+			if c.Jobs[0].Tag == "far" {
+				o.NextAttempt = h.clock().Add(24 * time.Hour)
+			}
+			o.Error = &replicator.JobError{Kind: "interrupted", Message: "no"}
+		})
+	}
+	limit := h.clock().Add(time.Hour)
+	if n := must(h.PullIn(ctx0, limit))(t); n != 1 {
+		t.Errorf("%d were pulled in", n)
+	}
+	if n := must(h.PullIn(ctx0, limit))(t); n != 0 {
+		t.Errorf("%d were pulled in again", n)
+	}
+	if job := h.live("far"); !job.NextAttempt.Equal(h.clock()) || job.Attempts != 1 {
+		t.Errorf("%+v", job)
+	}
+	if job := h.live("soon"); !job.NextAttempt.Equal(h.clock().Add(10 * time.Minute)) {
+		t.Errorf("%+v", job)
+	}
+})
