@@ -31,6 +31,7 @@ type comparison struct {
 	listed       int  // the source's tags, wanted or not
 	absent       bool // the source answers that it has no such repository
 	aside        []line
+	refusals     refusals // of the source
 }
 
 // A side is the repository at one destination.
@@ -114,7 +115,7 @@ func (s *sweep) repository(ctx context.Context, name string) (whole bool, err er
 		if next, more, err = take(tags, batch); err != nil {
 			return false, err
 		}
-		if !slices.ContainsFunc(c.sides, func(sd *side) bool { return !sd.failed || sd.silent }) {
+		if c.refusals.gaveUp() || !slices.ContainsFunc(c.sides, func(sd *side) bool { return !sd.failed || sd.silent }) {
 			return false, nil
 		}
 		if err := c.compare(ctx, next); err != nil {

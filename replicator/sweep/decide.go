@@ -127,9 +127,16 @@ func (c *comparison) askSource(ctx context.Context, n int, tag func(int) *oci.Ta
 	var group errgroup.Group
 	group.SetLimit(heads)
 	for i := range n {
-		if context.Cause(ctx) != nil || c.sweep.source.gaveUp() {
+		if context.Cause(ctx) != nil || c.sweep.source.gaveUp() || c.refusals.gaveUp() {
+			why := fmt.Errorf("%s no longer answers", c.SourceName)
+			switch {
+			case c.refusals.gaveUp() && c.refusals.left.Swap(true):
+				why = nil
+			case c.refusals.gaveUp():
+				why = fmt.Errorf("%s/%s refuses tag after tag: the rest of it is left: %w", c.SourceName, c.name, oci.ErrDenied)
+			}
 			mu.Lock()
-			c.sourceFailed(fmt.Errorf("%s no longer answers", c.SourceName))
+			c.sourceFailed(why)
 			for ; i < n; i++ {
 				gone(i)
 			}
@@ -143,6 +150,7 @@ func (c *comparison) askSource(ctx context.Context, n int, tag func(int) *oci.Ta
 				return nil
 			}
 			c.sweep.source.heard(err)
+			news := c.refusals.heard(err)
 			if err == nil {
 				t.Digest = d
 				return nil
@@ -150,10 +158,13 @@ func (c *comparison) askSource(ctx context.Context, n int, tag func(int) *oci.Ta
 			mu.Lock()
 			defer mu.Unlock()
 			gone(i)
-			if errors.Is(err, oci.ErrNotFound) {
+			switch {
+			case errors.Is(err, oci.ErrNotFound):
 				c.sourceLacks(t.Name)
-			} else {
+			case news:
 				c.sourceFailed(fmt.Errorf("ask %s/%s:%s: %w", c.SourceName, c.name, t.Name, err))
+			default:
+				c.sourceFailed(nil)
 			}
 			return nil
 		})

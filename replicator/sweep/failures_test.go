@@ -7,6 +7,7 @@ import (
 	"iter"
 	"runtime"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -160,6 +161,48 @@ func TestSourceFails(t *testing.T) {
 		result := w.sweep()
 		if result.Complete || !errors.Is(result.Sources, oci.ErrDenied) || result.Emitted != 2 || result.Tags != 2 {
 			t.Errorf("got %+v", result)
+		}
+	})
+	t.Run("a repository may not be read", func(t *testing.T) {
+		const tags, withheld = 1000, refusedAfter - 1
+		w := newWorld(t, ocitest.Options{})
+		w.only("us")
+		w.request.Rules = rules{newest: tags}
+		for i := range tags {
+			tag := fmt.Sprintf("v%04d", i)
+			w.eu.Push("denied", tag, image("1"))
+			w.eu.Push("scanned", tag, image("1"))
+		}
+		var answered atomic.Int64
+		w.eu.OnCall(func(_ context.Context, c ocitest.Call) error {
+			if c.Method != ocitest.HeadManifest {
+				return nil
+			}
+			if c.Repository == "denied" || c.Reference < fmt.Sprintf("v%04d", withheld) {
+				return oci.ErrDenied
+			}
+			answered.Add(1)
+			return nil
+		})
+		result := w.sweep()
+		asked := 0
+		for _, c := range w.eu.Calls() {
+			if c.Method == ocitest.HeadManifest && c.Repository == "denied" {
+				asked++
+			}
+		}
+		if asked < refusedAfter || asked > refusedAfter+heads {
+			t.Errorf("%d tags were asked for where all are refused", asked)
+		}
+		// Images that a registry withholds one by one cost no other.
+		if answered.Load() != tags-withheld || result.Emitted != tags-withheld || result.Repositories != 2 {
+			t.Errorf("%d answered, %+v", answered.Load(), result)
+		}
+		if result.Complete || !errors.Is(result.Sources, oci.ErrDenied) || strings.Count(result.Sources.Error(), "eu/denied refuses tag after tag") != 1 {
+			t.Errorf("got %v, complete %v", result.Sources, result.Complete)
+		}
+		if len(w.checkpoints) != 0 {
+			t.Errorf("checkpoints past a failure: %v", w.checkpoints)
 		}
 	})
 	t.Run("a tag without its manifest", func(t *testing.T) {

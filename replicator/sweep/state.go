@@ -25,6 +25,10 @@ const (
 	// giveUpAfter unanswered listings in a row, the rest of a registry is left
 	// to the next sweep.
 	giveUpAfter = 5
+	// refusedAfter tags in a row that may not be read, the rest of a repository is
+	// left: it is the repository that is denied. Registries that withhold single
+	// images (for what a scan has found in them) withhold fewer in a row.
+	refusedAfter = 64
 )
 
 // errGaveUp ends a sweep that has nobody left to compare with.
@@ -69,6 +73,25 @@ func (s *silence) heard(err error) {
 
 func (s *silence) gaveUp() bool { return s.n.Load() >= giveUpAfter }
 
+// refusals counts how often in a row a repository's tags were refused.
+type refusals struct {
+	n    atomic.Int64
+	told atomic.Bool // the first refusal
+	left atomic.Bool // that the rest is left is told
+}
+
+// heard notes an answer, good or bad; news: it is not one more refusal.
+func (r *refusals) heard(err error) (news bool) {
+	if !errors.Is(err, oci.ErrDenied) {
+		r.n.Store(0)
+		return true
+	}
+	r.n.Add(1)
+	return !r.told.Swap(true)
+}
+
+func (r *refusals) gaveUp() bool { return r.n.Load() >= refusedAfter }
+
 func newSweep(request Request) *sweep {
 	s := &sweep{Request: request, voided: make(map[replicator.Place]bool), findings: make(map[replicator.Finding]bool), callbacks: make(chan struct{}, 1)}
 	if s.Now == nil {
@@ -102,12 +125,13 @@ func (s *sweep) count(f func(*Result)) {
 	f(&s.result)
 }
 
-// sourceFailed notes that some of the source could not be seen.
+// sourceFailed notes that some of the source could not be seen; nil: for a
+// reason that is told already.
 func (s *sweep) sourceFailed(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.partial = true
-	if len(s.sources) < maxSources {
+	if err != nil && len(s.sources) < maxSources {
 		s.sources = append(s.sources, err)
 	}
 }
