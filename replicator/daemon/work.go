@@ -178,10 +178,24 @@ func (d *Daemon) run(ctx context.Context, c journal.Claim) {
 		step:     func() { watchdog.Reset(stallAfter) },
 		outcomes: make(map[string]*journal.Outcome, len(c.Jobs)),
 	}
+	r.warm()
 	r.process(ctx)
 	d.finish(ctx, c, r.list(), log)
 	for _, end := range r.ended {
 		end()
+	}
+}
+
+// usualBlobs is how many requests at once a claim is expected to begin with at
+// each end: an image has some layers, and the referrers are asked for beside them.
+const usualBlobs = 6
+
+// warm opens connections while the tag is still being read: after a quiet time
+// the blobs would wait for handshakes otherwise.
+func (r *run) warm() {
+	r.state.Registries[r.claim.Jobs[0].Source.Registry].warm(usualBlobs)
+	for _, j := range r.claim.Jobs {
+		r.state.Registries[j.Destination.Registry].warm(usualBlobs)
 	}
 }
 
