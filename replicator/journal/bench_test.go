@@ -157,6 +157,7 @@ func running1(tb testing.TB, o Options) *Journal {
 	stopped := make(chan error, 1)
 	go func() { stopped <- j.Run(ctx) }()
 	tb.Cleanup(func() {
+		counted(tb, j)
 		cancel()
 		if err := <-stopped; err != nil {
 			tb.Error(err)

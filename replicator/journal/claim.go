@@ -248,6 +248,7 @@ func (c *claimer) take(d due) ([]replicator.Job, error) {
 		if err := b.exec(sqlClaim, r.id, r.replica, r.epoch, r.claimed, r.updated); err != nil {
 			return nil, fmt.Errorf("claim job: %w", err)
 		}
+		b.recount(r)
 		if c.moving != nil {
 			c.moves(r)
 		}

@@ -156,6 +156,9 @@ func (j *Journal) transaction(requests []*request) (err error) {
 	if err := b.flush(); err != nil {
 		return err
 	}
+	if err := b.saveCounts(); err != nil {
+		return err
+	}
 	if err := b.announce(); err != nil {
 		return err
 	}
@@ -258,6 +261,7 @@ type batch struct {
 	dirty []*row
 
 	tagStates   map[tagKey]lastState
+	counts      map[jobGroup]int64 // what becomes of how many jobs there are
 	locations   []locationKey
 	totals      map[string]int64 // findings told, by kind
 	newFindings int64

@@ -44,6 +44,7 @@ func reopened(t *testing.T, db, wal []byte) map[string]bool {
 
 func allTags(t *testing.T, j *Journal) map[string]bool {
 	t.Helper()
+	counted(t, j)
 	tags := map[string]bool{}
 	f := JobFilter{Limit: maxPage}
 	for page := 0; page == 0 || f.After != ""; page++ {

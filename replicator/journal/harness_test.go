@@ -92,6 +92,7 @@ func (h *harness) stop() {
 	if h.cancel == nil {
 		return
 	}
+	counted(h, h.Journal)
 	h.cancel()
 	h.cancel = nil
 	if err := <-h.ended; err != nil {
@@ -99,6 +100,18 @@ func (h *harness) stop() {
 	}
 	if err := h.Close(); err != nil {
 		h.Error(err)
+	}
+}
+
+// counted holds the numbers that are kept of rows against the rows: after each
+// test of the contract, and after each crash.
+func counted(tb testing.TB, j *Journal) {
+	tb.Helper()
+	for _, query := range []string{sqlMiscountedJobs, sqlMiscountedRecords} {
+		var groups int64
+		if _, err := one(ctx0, j.reads, query, nil, &groups); !isUnavailable(err) && (err != nil || groups > 0) {
+			tb.Errorf("%d kept numbers are not those of the rows, %v", groups, err)
+		}
 	}
 }
 

@@ -168,6 +168,7 @@ func (i *Inspection) rows(ctx context.Context, db, shape *sql.DB) error {
 			edges = numbers
 		}
 	}
+	i.counts(ctx, db)
 	err := each(ctx, db, `SELECT state, COUNT(*) FROM jobs WHERE state BETWEEN 0 AND 6 GROUP BY state`, nil, func(scan scanner) error {
 		var state stateCode
 		var n int64
@@ -181,6 +182,31 @@ func (i *Inspection) rows(ctx context.Context, db, shape *sql.DB) error {
 		i.problem("jobs: %v", cause(err))
 	}
 	return context.Cause(ctx)
+}
+
+// Numbers that are not those of the rows, by one look at all of them.
+const (
+	sqlMiscountedJobs = `SELECT COUNT(*) FROM (SELECT 1 FROM (SELECT edge, state, lane, n FROM job_counts
+		UNION ALL SELECT edge, state, lane, -COUNT(*) FROM jobs WHERE state < 5 GROUP BY edge, state, lane) AS a
+		GROUP BY edge, state, lane HAVING SUM(n) <> 0) AS b`
+	sqlMiscountedRecords = `SELECT COUNT(*) FROM (SELECT 1 FROM (SELECT route, registry, trust, n, unconfirmed FROM record_counts
+		UNION ALL SELECT route, registry, trust, -COUNT(*), -SUM(unconfirmed) FROM records GROUP BY route, registry, trust) AS a
+		GROUP BY route, registry, trust HAVING SUM(n) <> 0 OR SUM(unconfirmed) <> 0) AS b`
+)
+
+// counts compares the numbers that are kept of rows with the rows.
+func (i *Inspection) counts(ctx context.Context, db queryer) {
+	if i.Schema != schemaVersion { // an older one may not have them yet
+		return
+	}
+	for what, query := range map[string]string{"jobs": sqlMiscountedJobs, "records": sqlMiscountedRecords} {
+		var groups int64
+		if _, err := one(ctx, db, query, nil, &groups); err != nil {
+			i.problem("%s cannot be counted: %v", what, cause(err))
+		} else if groups > 0 {
+			i.problem("the kept numbers of %s are wrong in %d places: status and metrics tell them", what, groups)
+		}
+	}
 }
 
 // cause is an error without what ErrCorrupt says to do: that is being done.

@@ -62,6 +62,7 @@ func manyWaiting(tb testing.TB, j *Journal, n int) {
 			tb.Fatal(err)
 		}
 	}
+	recounted(tb, j)
 }
 
 // TestLimitWaiting: with many jobs waiting, taking some, listing a page and

@@ -10,7 +10,7 @@ import (
 )
 
 // schemaVersion is the newest migration this program knows.
-const schemaVersion = 3
+const schemaVersion = 4
 
 // migrate brings the schema up to date. A newer one is refused: this program
 // would not keep what it does not know.

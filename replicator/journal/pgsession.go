@@ -26,9 +26,11 @@ const (
 // transaction's, so that it ends with it, however that ends.
 const (
 	pgTakeTurn = `SELECT pg_advisory_xact_lock($1)`
-	pgVersion  = `SELECT version FROM shared WHERE one = 1`
-	pgChanged  = `UPDATE shared SET version = version + 1 WHERE one = 1`
-	pgNotify   = `SELECT pg_notify($1, '')`
+	// We count the jobs that we write, so that no trigger need.
+	pgCounts  = `SET LOCAL twinport.counts = 'kept'`
+	pgVersion = `SELECT version FROM shared WHERE one = 1`
+	pgChanged = `UPDATE shared SET version = version + 1 WHERE one = 1`
+	pgNotify  = `SELECT pg_notify($1, '')`
 )
 
 // A pgSession is one connection to PostgreSQL, made anew where it broke.
@@ -56,6 +58,7 @@ func (s *pgSession) begin(ctx context.Context) error {
 	}
 	s.queue = &pgx.Batch{}
 	s.queue.Queue("BEGIN ISOLATION LEVEL READ COMMITTED")
+	s.queue.Queue(pgCounts)
 	s.queue.Queue(pgTakeTurn, s.db.key)
 	return nil
 }

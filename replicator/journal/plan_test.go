@@ -13,7 +13,7 @@ import (
 // when a config is loaded.
 var wholeTables = map[string]bool{
 	"registries": true, "edges": true, "names": true, "pauses": true, "sweeps_due": true, "finding_totals": true,
-	"refusals": true,
+	"refusals": true, "job_counts": true, "record_counts": true,
 }
 
 // No statement may look at all rows of a table that grows.

@@ -8,8 +8,8 @@ import (
 )
 
 // Prune removes what is over its age: ended jobs, findings, audit entries and
-// departures that no listing has missed for longer than history, tag history over 400 days but for each tag's current
-// line and the 10 before it. It works in small commits, so that others' writes
+// departures that no listing has missed for longer than history, tag history
+// over 400 days but for each tag's current line and the 10 before it. It works in small commits, so that others' writes
 // go between them.
 func (j *Journal) Prune(ctx context.Context, now time.Time, history time.Duration) error {
 	before := now.Add(-history)
@@ -22,6 +22,7 @@ func (j *Journal) Prune(ctx context.Context, now time.Time, history time.Duratio
 			b.newFindings -= n
 			return n, err
 		}),
+		j.pruneInPages(ctx, "numbers of what is gone", func(b *batch) (int64, error) { return b.execCount(sqlNoRecords) }),
 		j.pruneInPages(ctx, "audit entries", func(b *batch) (int64, error) {
 			return b.execCount(sqlOldAudits, idBefore(before), pageRows)
 		}),

@@ -160,6 +160,7 @@ func (r *Rebuilt) write(ctx context.Context, old *Journal) (err error) {
 		`UPDATE registries SET trust = trust + 1`,
 		// Nobody runs them any more.
 		`UPDATE jobs SET state = 0, replica = '', epoch = 0, claimed_digest = '', pending_since = 0, next_attempt = 0 WHERE state = 1`,
+		sqlRecountJobs,
 	} {
 		if _, err := db.ExecContext(ctx, query); err != nil {
 			return classify(err)

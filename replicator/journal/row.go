@@ -93,6 +93,8 @@ type row struct {
 	updated    int64
 
 	isNew, isDirty bool
+	// counted is what the row counts as in the database, or will with the batch.
+	counted jobGroup
 }
 
 type jobError struct{ kind, message, hint string }
@@ -120,6 +122,7 @@ func scanRow(scan scanner) (*row, error) {
 		&r.pending, &r.claimed, &r.heldBy, &r.heldDigest, &r.replica, &r.epoch, &r.created, &r.updated)
 	r.flow, r.lane, r.state = replicator.Flow(flow), replicator.Lane(lane), stateCode(state)
 	r.sender, r.full = sender != 0, full != 0
+	r.counted = r.group()
 	return &r, err
 }
 
@@ -275,6 +278,7 @@ func (b *batch) flush() error {
 		if err != nil {
 			return fmt.Errorf("write job: %w", err)
 		}
+		b.recount(r)
 		r.isNew, r.isDirty = false, false
 	}
 	b.dirty = b.dirty[:0]

@@ -25,7 +25,7 @@ const (
 
 // salvages names every table of the schema, in the order in which they are
 // read. Sweeps start anew, so nothing is taken as seen; removals begin their
-// grace anew; leases are nobody's.
+// grace anew; leases are nobody's; what is carried over is counted anew.
 var salvages = []struct {
 	table string
 	what  salvage
@@ -34,6 +34,7 @@ var salvages = []struct {
 	{"jobs", keep}, {"records", keep}, {"bases", keep}, {"tag_states", keep}, {"refusals", keep},
 	{"findings", keep}, {"finding_totals", keep}, {"audits", keep}, {"pauses", keep}, {"locations", keep},
 	{"sweeps", drop}, {"sweeps_due", drop}, {"departures", drop}, {"replicas", drop},
+	{"job_counts", drop}, {"record_counts", drop},
 }
 
 // A column is one of a table's, as this program's schema has it.

@@ -83,15 +83,11 @@ const (
 	sqlVoidRecords = `DELETE FROM records WHERE registry = $1 AND repository = $2`
 	// The plus keeps the planner from the primary key, of which one column alone would fit.
 	sqlVoidLocations = `DELETE FROM locations WHERE +registry = $1 AND repository = $2`
-	sqlRecordRoutes  = `SELECT route, registry FROM records WHERE (route, registry) > ($1, $2) ORDER BY route, registry LIMIT 1`
 	sqlRouteRecords  = `SELECT ` + recordColumns + ` FROM records
 		WHERE route = $1 AND registry = $2 ORDER BY route, registry, trust, proven_at LIMIT $3`
 	sqlRenameRoute = `UPDATE records SET route = $1 WHERE (registry, repository, ref) IN
 		(SELECT registry, repository, ref FROM records WHERE route = $2 AND registry = $3 LIMIT $4)`
-	sqlRecordCount = `SELECT COUNT(*) FROM records WHERE route = $1 AND registry = $2 AND trust = $3`
-	// The literal is for the partial index.
-	sqlUnconfirmedCount = `SELECT COUNT(*) FROM records WHERE route = $1 AND registry = $2 AND trust = $3 AND unconfirmed = 1`
-	sqlRecordTimes      = `SELECT (SELECT COALESCE(MIN(proven_at), 0) FROM records WHERE route = $1 AND registry = $2 AND trust = $3),
+	sqlRecordTimes = `SELECT (SELECT COALESCE(MIN(proven_at), 0) FROM records WHERE route = $1 AND registry = $2 AND trust = $3),
 		(SELECT COALESCE(MAX(proven_at), 0) FROM records WHERE route = $1 AND registry = $2 AND trust = $3)`
 
 	sqlBase     = `SELECT digest, intents FROM bases WHERE dst = $1 AND dst_repository = $2 AND ref = $3 AND src = $4 AND src_repository = $5`
@@ -178,9 +174,15 @@ const (
 	sqlSweepsDue     = `SELECT registry FROM sweeps_due ORDER BY registry`
 	sqlClearSweepDue = `DELETE FROM sweeps_due WHERE registry = $1`
 
-	sqlAllEdges = `SELECT edge FROM jobs WHERE edge > $1 ORDER BY edge LIMIT 1`
-	sqlStanding = `SELECT lane, COUNT(*), COALESCE(MIN(behind_since), 0) FROM jobs
-		WHERE edge = $1 AND state = $2 GROUP BY lane`
-	sqlOldJobs = `SELECT id FROM jobs WHERE id > $1 AND id < $2 AND ended <> 0 AND updated_at < $3 ORDER BY id LIMIT $4`
-	sqlDropJob = `DELETE FROM jobs WHERE id = $1`
+	sqlCountJobs = `INSERT INTO job_counts (edge, state, lane, n) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (edge, state, lane) DO UPDATE SET n = job_counts.n + excluded.n`
+	sqlRecountJobs = `INSERT INTO job_counts (edge, state, lane, n)
+		SELECT edge, state, lane, COUNT(*) FROM jobs WHERE state < 5 GROUP BY edge, state, lane`
+	sqlJobCounts = `SELECT edge, state, lane, n FROM job_counts WHERE n > 0`
+	// The literals are for the partial index.
+	sqlBehindSince  = `SELECT COALESCE(MIN(behind_since), 0) FROM jobs WHERE edge = $1 AND state < 4 AND behind_since > 0`
+	sqlRecordCounts = `SELECT route, registry, trust, n, unconfirmed FROM record_counts WHERE n > 0`
+	sqlNoRecords    = `DELETE FROM record_counts WHERE n = 0`
+	sqlOldJobs      = `SELECT id FROM jobs WHERE id > $1 AND id < $2 AND ended <> 0 AND updated_at < $3 ORDER BY id LIMIT $4`
+	sqlDropJob      = `DELETE FROM jobs WHERE id = $1`
 )

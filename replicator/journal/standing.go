@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/twinport/twinport/replicator"
@@ -11,7 +12,7 @@ import (
 
 // Standings tells where each destination of each route stands, sorted by
 // route and destination; a job that several routes want counts for each. It
-// reads indexes alone.
+// takes as long for a million jobs as for ten.
 func (j *Journal) Standings(ctx context.Context) ([]Standing, error) {
 	c, err := j.names(ctx)
 	if err != nil {
@@ -27,15 +28,22 @@ func (j *Journal) Standings(ctx context.Context) ([]Standing, error) {
 		}
 		return s
 	}
-	err = j.counts(ctx, func(edgeID int64, state stateCode, lane replicator.Lane, n, behind int64) {
+	edges := map[int64]bool{}
+	err = j.counts(ctx, func(edgeID int64, state replicator.JobState, lane replicator.Lane, n int64) {
 		for _, w := range c.edges[edgeID].wants {
-			of(w).add(state.state(), lane, n, behind)
+			of(w).add(state, lane, n)
+		}
+		if state.Unproven() {
+			edges[edgeID] = true
 		}
 	})
-	if err != nil {
-		return nil, fmt.Errorf("standings: %w", err)
+	if err == nil {
+		err = j.behindSince(ctx, c, edges, of)
 	}
-	if err := j.provenCounts(ctx, c, of); err != nil {
+	if err == nil {
+		err = j.provenCounts(ctx, c, of)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("standings: %w", err)
 	}
 	list := make([]Standing, 0, len(all))
@@ -48,68 +56,73 @@ func (j *Journal) Standings(ctx context.Context) ([]Standing, error) {
 	return list, nil
 }
 
-func (s *Standing) add(state replicator.JobState, lane replicator.Lane, n, behind int64) {
+func (s *Standing) add(state replicator.JobState, lane replicator.Lane, n int64) {
 	s.Counts[state] += n
 	if state == replicator.Waiting || state == replicator.Running {
 		s.Lanes[lane] += n
 	}
-	if !state.Unproven() {
-		return
-	}
-	if lane == replicator.LaneBackfill {
+	if state.Unproven() && lane == replicator.LaneBackfill {
 		s.Backfill += n
-	}
-	if at := fromMicros(behind); !at.IsZero() && (s.BehindSince.IsZero() || at.Before(s.BehindSince)) {
-		s.BehindSince = at
 	}
 }
 
-// counts gives number and earliest push of the rows of desired state by edge, state and lane.
-func (j *Journal) counts(ctx context.Context, f func(edge int64, state stateCode, lane replicator.Lane, n, behind int64)) error {
-	for edgeID := int64(0); ; {
-		found, err := one(ctx, j.reads, sqlAllEdges, []any{edgeID}, &edgeID)
-		if err != nil || !found {
+// counts gives the number of rows of desired state by edge, state and lane, as
+// whoever writes them keeps it.
+func (j *Journal) counts(ctx context.Context, f func(edge int64, state replicator.JobState, lane replicator.Lane, n int64)) error {
+	return each(ctx, j.reads, sqlJobCounts, nil, func(scan scanner) error {
+		var edge, lane, n int64
+		var state stateCode
+		err := scan(&edge, &state, &lane, &n)
+		if err == nil {
+			f(edge, state.state(), replicator.Lane(lane), n)
+		}
+		return err
+	})
+}
+
+// behindSince adds the earliest push of each edge that no proof covers.
+func (j *Journal) behindSince(ctx context.Context, c *catalog, edges map[int64]bool, of func(replicator.Want) *Standing) error {
+	for _, id := range slices.Sorted(maps.Keys(edges)) {
+		var behind int64
+		if _, err := one(ctx, j.reads, sqlBehindSince, []any{id}, &behind); err != nil {
 			return err
 		}
-		for _, state := range liveStates {
-			err := each(ctx, j.reads, sqlStanding, []any{edgeID, int64(state)}, func(scan scanner) error {
-				var lane, n, behind int64
-				if err := scan(&lane, &n, &behind); err != nil {
-					return err
-				}
-				f(edgeID, state, replicator.Lane(lane), n, behind)
-				return nil
-			})
-			if err != nil {
-				return err
+		at := fromMicros(behind)
+		for _, w := range c.edges[id].wants {
+			if s := of(w); !at.IsZero() && (s.BehindSince.IsZero() || at.Before(s.BehindSince)) {
+				s.BehindSince = at
 			}
 		}
 	}
+	return nil
 }
 
 // provenCounts adds the trusted records of each route and registry.
 func (j *Journal) provenCounts(ctx context.Context, c *catalog, of func(replicator.Want) *Standing) error {
-	route, registry := "", int64(0)
-	for {
-		found, err := one(ctx, j.reads, sqlRecordRoutes, []any{route, registry}, &route, &registry)
-		if err != nil || !found {
+	type group struct {
+		route                           string
+		registry, trust, n, unconfirmed int64
+	}
+	var groups []group
+	err := each(ctx, j.reads, sqlRecordCounts, nil, func(scan scanner) error {
+		var g group
+		err := scan(&g.route, &g.registry, &g.trust, &g.n, &g.unconfirmed)
+		if r := c.registries[g.registry]; g.trust == r.trust {
+			groups = append(groups, g)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, g := range groups {
+		var oldest, last int64
+		if _, err := one(ctx, j.reads, sqlRecordTimes, []any{g.route, g.registry, g.trust}, &oldest, &last); err != nil {
 			return err
 		}
-		r := c.registries[registry]
-		var n, unconfirmed, oldest, last int64
-		args := []any{route, registry, r.trust}
-		if _, err := one(ctx, j.reads, sqlRecordCount, args, &n); err != nil {
-			return err
-		}
-		if _, err := one(ctx, j.reads, sqlUnconfirmedCount, args, &unconfirmed); err != nil {
-			return err
-		}
-		if _, err := one(ctx, j.reads, sqlRecordTimes, args, &oldest, &last); err != nil {
-			return err
-		}
-		s := of(replicator.Want{Route: route, Destination: r.name})
-		s.Proven += n
-		s.Unconfirmed += unconfirmed
+		s := of(replicator.Want{Route: g.route, Destination: c.registries[g.registry].name})
+		s.Proven += g.n
+		s.Unconfirmed += g.unconfirmed
 		if at := fromMicros(oldest); !at.IsZero() && (s.OldestProof.IsZero() || at.Before(s.OldestProof)) {
 			s.OldestProof = at
 		}
@@ -117,6 +130,7 @@ func (j *Journal) provenCounts(ctx context.Context, c *catalog, of func(replicat
 			s.LastProof = at
 		}
 	}
+	return nil
 }
 
 // JobCounts counts the jobs of desired state (so neither done nor superseded)
@@ -126,8 +140,10 @@ func (j *Journal) JobCounts(ctx context.Context) (map[replicator.JobState]map[re
 	for _, state := range liveStates {
 		all[state.state()] = map[replicator.Lane]int64{}
 	}
-	err := j.counts(ctx, func(_ int64, state stateCode, lane replicator.Lane, n, _ int64) {
-		all[state.state()][lane] += n
+	err := j.counts(ctx, func(_ int64, state replicator.JobState, lane replicator.Lane, n int64) {
+		if lanes := all[state]; lanes != nil {
+			lanes[lane] += n
+		}
 	})
 	if err != nil {
 		return nil, fmt.Errorf("count jobs: %w", err)
