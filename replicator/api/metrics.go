@@ -27,6 +27,8 @@ type Gauge interface {
 	Deleted() map[RouteDestination]int64
 	// CopiedBytes are the bytes written to each route's destinations since the start.
 	CopiedBytes() map[RouteDestination]int64
+	// Polled tells of the registries that are polled, by name.
+	Polled() map[string]Polled
 	SpoolBytes() int64
 	JournalBytes() int64
 }
@@ -39,6 +41,14 @@ type JobGroup struct {
 
 // RouteDestination is one destination of one route.
 type RouteDestination struct{ Route, Destination string }
+
+// Polled is what the polls of one registry have come to.
+type Polled struct {
+	// Seen is since when it has been looked at to its end, zero: not yet.
+	Seen time.Time
+	// Requests were sent by polls since the start.
+	Requests int64
+}
 
 // Metrics are the daemon's own; those of requests are limit's, in the same registry.
 type Metrics struct {
@@ -107,6 +117,8 @@ var (
 	deletedDesc     = desc("deleted_total", "Tags removed from a destination, since they are gone at the source.", "route", "destination")
 	departedDesc    = desc("deletions", "Tags that are gone at the source and still at a destination: waiting for their grace, or held.", "route", "destination", "state")
 	seenDesc        = desc("source_seen_age_seconds", "Time since the source was last compared in full; absent before the first time.", "route")
+	pollAgeDesc     = desc("poll_age_seconds", "Time since a registry whose pushes nothing tells was last looked at to its end, by a poll or by sweeps; absent before the first time.", "registry")
+	pollSentDesc    = desc("poll_requests_total", "Requests that polls sent to a registry.", "registry")
 	proofDesc       = desc("proof_age_seconds", "Age of the oldest proof at a destination.", "route", "destination")
 	findingsDesc    = desc("findings_total", "Findings told, by kind.", "kind")
 	spoolDesc       = desc("spool_bytes", "Bytes in the spool.")
@@ -115,7 +127,7 @@ var (
 )
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{lagDesc, stateDesc, rpoDesc, routeDesc, jobsDesc, provenDesc, unconfirmedDesc, copiedDesc, deletedDesc, departedDesc, seenDesc, proofDesc, findingsDesc, spoolDesc, journalDesc, collectErrDesc} {
+	for _, d := range []*prometheus.Desc{lagDesc, stateDesc, rpoDesc, routeDesc, jobsDesc, provenDesc, unconfirmedDesc, copiedDesc, deletedDesc, departedDesc, seenDesc, pollAgeDesc, pollSentDesc, proofDesc, findingsDesc, spoolDesc, journalDesc, collectErrDesc} {
 		ch <- d
 	}
 }
@@ -156,6 +168,12 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for k, n := range c.gauge.Deleted() {
 		ch <- prometheus.MustNewConstMetric(deletedDesc, prometheus.CounterValue, float64(n), k.Route, k.Destination)
+	}
+	for registry, p := range c.gauge.Polled() {
+		ch <- prometheus.MustNewConstMetric(pollSentDesc, prometheus.CounterValue, float64(p.Requests), registry)
+		if !p.Seen.IsZero() {
+			gauge(pollAgeDesc, max(time.Since(p.Seen).Seconds(), 0), registry)
+		}
 	}
 	gauge(spoolDesc, float64(c.gauge.SpoolBytes()))
 	gauge(journalDesc, float64(c.gauge.JournalBytes()))

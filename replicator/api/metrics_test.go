@@ -40,6 +40,10 @@ func (g gauges) Deleted() map[RouteDestination]int64 {
 func (g gauges) CopiedBytes() map[RouteDestination]int64 {
 	return map[RouteDestination]int64{{"prod", "us"}: 1234}
 }
+
+func (g gauges) Polled() map[string]Polled {
+	return map[string]Polled{"eu": {Seen: time.Now().Add(-10 * time.Minute), Requests: 77}, "new": {}}
+}
 func (g gauges) SpoolBytes() int64   { return 11 }
 func (g gauges) JournalBytes() int64 { return 22 }
 
@@ -105,6 +109,7 @@ func TestMetrics(t *testing.T) {
 		"twinport_deleted_total":             {"destination=us,route=prod": 5},
 		"twinport_deletions":                 {"destination=us,route=prod,state=waiting": 2, "destination=us,route=prod,state=held": 1},
 		"twinport_findings_total":            {"kind=drift": 2},
+		"twinport_poll_requests_total":       {"registry=eu": 77, "registry=new": 0},
 		"twinport_spool_bytes":               {"": 11},
 		"twinport_journal_bytes":             {"": 22},
 		"twinport_collect_errors":            {"": 0},
@@ -120,7 +125,7 @@ func TestMetrics(t *testing.T) {
 	if len(jobs) != 5*len(replicator.Lanes) || jobs["lane=webhook,state=waiting"] != 3 || jobs["lane=sweep,state=failed"] != 1 || jobs["lane=manual,state=running"] != 0 {
 		t.Errorf("twinport_jobs: %v", jobs)
 	}
-	for name, least := range map[string]float64{"twinport_source_seen_age_seconds": 60, "twinport_proof_age_seconds": 3600} {
+	for name, least := range map[string]float64{"twinport_source_seen_age_seconds": 60, "twinport_proof_age_seconds": 3600, "twinport_poll_age_seconds": 600} {
 		for labels, v := range got[name] {
 			if v < least || v > least+60 {
 				t.Errorf("%s{%s} is %g", name, labels, v)

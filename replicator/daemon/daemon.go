@@ -116,6 +116,7 @@ type Daemon struct {
 	shares       atomic.Int64   // replicas the budgets are divided among, as last told
 	passing      sync.WaitGroup // requests to the leader under way
 	rescued      rescued
+	polls        polls
 }
 
 // New makes a daemon around a state; nothing runs yet.

@@ -399,6 +399,15 @@ func (o Operator) Deleted() map[api.RouteDestination]int64 {
 	return out
 }
 
+// Polled implements api.Gauge.
+func (o Operator) Polled() map[string]api.Polled {
+	out := make(map[string]api.Polled)
+	for name, p := range o.Polls() {
+		out[name] = api.Polled(p)
+	}
+	return out
+}
+
 // SpoolBytes implements api.Gauge.
 func (o Operator) SpoolBytes() int64 { return o.copier.SpoolBytes() }
 

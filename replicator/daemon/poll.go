@@ -57,6 +57,8 @@ func (d *Daemon) poll(ctx context.Context, reg *Registry) {
 		Daemon: d, reg: reg, memory: sweep.NewPollMemory(), last: d.now(),
 		log: d.log.With(zap.String("component", "poll"), zap.String("registry", reg.Name)),
 	}
+	// Whoever polls no more, since it does not lead any longer, tells of no age.
+	defer d.polls.saw(reg.Name, time.Time{})
 	wait := time.Duration(0)
 	if d.sweptAll(reg.Name) {
 		wait = p.jittered(reg.Poll) // the sweep at start sees all there is
@@ -67,6 +69,7 @@ func (d *Daemon) poll(ctx context.Context, reg *Registry) {
 			continue
 		} else if swept.After(p.last) {
 			p.last = swept
+			p.polls.saw(reg.Name, swept)
 			wait = p.jittered(p.last.Add(reg.Poll).Sub(d.now()))
 			continue
 		}
@@ -166,6 +169,7 @@ func (p *poller) once(ctx context.Context) time.Duration {
 	began := p.now()
 	before := p.last
 	result, requests, err := p.look(ctx, before)
+	p.polls.sent(p.reg.Name, requests)
 	if ctx.Err() != nil {
 		return 0
 	}
@@ -189,6 +193,7 @@ func (p *poller) once(ctx context.Context) time.Duration {
 		return yieldWait
 	}
 	p.last = began
+	p.polls.saw(p.reg.Name, began)
 	return p.jittered(max(p.reg.Poll-took, p.reg.Poll/10))
 }
 

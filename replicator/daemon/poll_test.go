@@ -150,26 +150,68 @@ func TestPollsAndSweepsTakeTurns(t *testing.T) {
 	}, polled("eu", 2*time.Minute))
 }
 
-// A registry that refuses is asked less and less, and somebody is told.
-func TestAPollThatIsRefused(t *testing.T) {
-	in(t, star(), func(w *world) {
-		eu := w.sites["eu"]
-		refuse := func(err error) {
-			eu.on(func(_ context.Context, c ocitest.Call) error {
-				if c.Method == ocitest.ListTags || c.Method == ocitest.Catalog {
-					return err
+// A registry that refuses is asked less and less, one that says when to come
+// again not before, and somebody is told of what lasts. Once it lets us in, what
+// was pushed meanwhile is found, and polls come as often as ever.
+func TestAPollThatFailsIsPutOffAndRecovers(t *testing.T) {
+	const every = 10 * time.Second
+	for name, c := range map[string]struct {
+		fault       error
+		least, most int // requests in twenty minutes
+		found       bool
+	}{
+		"refused":       {&oci.RegistryError{Registry: "eu", Operation: "GET catalog", Status: 403, Kind: oci.ErrDenied, Hint: "let us in"}, 5, 15, true},
+		"asked to wait": {&oci.ThrottledError{Wait: 5 * time.Minute, Err: &oci.RegistryError{Registry: "eu", Operation: "GET catalog", Status: 429, Kind: oci.ErrInterrupted}}, 3, 6, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, star(), func(w *world) {
+				eu := w.sites["eu"]
+				eu.Push(app, "v1", ocitest.Image("one", 1))
+				time.Sleep(time.Minute)
+				if p := w.Polls()["eu"]; w.clock().Sub(p.Seen) > 2*every || p.Requests < 10 {
+					t.Errorf("a minute of polls: %+v", p)
 				}
-				return nil
-			})
-		}
-		refuse(&oci.RegistryError{Registry: "eu", Operation: "GET catalog", Status: 403, Kind: oci.ErrDenied, Hint: "let us in"})
-		time.Sleep(20 * time.Minute)
-		asked := eu.Count()
-		if asked < 5 || asked > 15 {
-			t.Errorf("asked %d times in twenty minutes", asked)
-		}
-		if f := w.found(replicator.FindingConfig); len(f) != 1 || f[0].Registry != "eu" || f[0].Hint != "let us in" {
-			t.Errorf("%s", w.describe())
-		}
-	}, polled("eu", 10*time.Second))
+				fail := func(_ context.Context, call ocitest.Call) error {
+					if call.Method == ocitest.ListTags || call.Method == ocitest.Catalog {
+						return c.fault
+					}
+					return nil
+				}
+				eu.on(fail)
+				eu.ResetCalls()
+				time.Sleep(20 * time.Minute)
+				if n := eu.Count(); n < c.least || n > c.most {
+					t.Errorf("asked %d times in twenty minutes, %d to %d are right", n, c.least, c.most)
+				}
+				if f := w.found(replicator.FindingConfig); c.found && (len(f) != 1 || f[0].Registry != "eu" || f[0].Hint != "let us in") || !c.found && len(f) > 0 {
+					t.Errorf("%s", w.describe())
+				}
+				if p := w.Polls()["eu"]; w.clock().Sub(p.Seen) < 20*time.Minute {
+					t.Errorf("polls that fail have seen something: %+v", p)
+				}
+
+				two := ocitest.Image("two", 1)
+				eu.Push(app, "v2", two)
+				eu.off()
+				w.proven("us", app, "v2", two)
+				w.rest()
+				eu.ResetCalls()
+				time.Sleep(5 * time.Minute)
+				if n := eu.Count(ocitest.Catalog); n < 25 || n > 35 {
+					t.Errorf("%d polls in five minutes, each ten seconds as before", n)
+				}
+				if p := w.Polls()["eu"]; w.clock().Sub(p.Seen) > 2*every {
+					t.Errorf("after its recovery: %+v", p)
+				}
+
+				// What it had to wait before is forgotten.
+				eu.on(fail)
+				eu.ResetCalls()
+				time.Sleep(time.Minute)
+				if n := eu.Count(); c.found && n < 3 || n < 1 {
+					t.Errorf("failing anew it was asked %d times in a minute", n)
+				}
+			}, polled("eu", every))
+		})
+	}
 }
