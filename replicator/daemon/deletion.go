@@ -104,6 +104,8 @@ func (c *carrier) tag(ctx context.Context, d replicator.Departure, going map[str
 	case d.Held != "" && c.spare.Add(-1) < 0:
 		// It is held no more, and not counted among those due.
 		return c.kept(ctx, d, keeping{why: "one run removes no more", quiet: true})
+	case c.show != nil && f.present == "":
+		return nil // it is gone there, too, which a run writes down
 	case c.show != nil:
 		c.show(d, keeping{})
 		return nil

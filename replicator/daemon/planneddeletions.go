@@ -63,7 +63,11 @@ func (p *plannedDeletions) carry(ctx context.Context, failed map[string]error) e
 			continue
 		}
 		due := slices.DeleteFunc(slices.Clone(p.gone), func(d replicator.Departure) bool { return d.Destination.Registry != to })
-		if len(due) == 0 {
+		begun, err := p.begun(ctx, to)
+		if err != nil {
+			return fmt.Errorf("deletions at %s: %w", to, err)
+		}
+		if due = append(due, begun...); len(due) == 0 {
 			continue
 		}
 		if err := p.carryTo(ctx, to, due); err != nil {
@@ -71,6 +75,21 @@ func (p *plannedDeletions) carry(ctx context.Context, failed map[string]error) e
 		}
 	}
 	return nil
+}
+
+// begun are the tags whose deletion was cut off: their records were given up for
+// it, so that no sweep tells of them, and the next run finds out what became of them.
+func (p *plannedDeletions) begun(ctx context.Context, to string) (list []replicator.Departure, err error) {
+	c := p.carrier(to)
+	err = c.each(ctx, c.reg.Client.Identity(), func(page []replicator.Departure) error {
+		for _, d := range page {
+			if d.Begun && len(list) < maxPlannedDeletions {
+				list = append(list, d)
+			}
+		}
+		return nil
+	})
+	return list, err
 }
 
 func (p *plannedDeletions) carryTo(ctx context.Context, to string, due []replicator.Departure) error {
@@ -85,7 +104,11 @@ func (p *plannedDeletions) carryTo(ctx context.Context, to string, due []replica
 			p.skip(d, p.since(d)+", and kept: "+k.why)
 			return
 		}
-		p.tell(p.action(d, "delete", p.since(d)+", longer than the grace of "+p.grace.String()))
+		why := ", longer than the grace of " + p.grace.String()
+		if d.Begun {
+			why = "; its deletion was begun, and interrupted"
+		}
+		p.tell(p.action(d, "delete", p.since(d)+why))
 	}
 	var open []replicator.Departure
 	counted := int64(0)
@@ -98,7 +121,7 @@ func (p *plannedDeletions) carryTo(ctx context.Context, to string, due []replica
 			c.show(d, k)
 			continue
 		}
-		if open = append(open, d); d.Held == "" {
+		if open = append(open, d); d.Held == "" && !d.Begun {
 			counted++
 		}
 	}

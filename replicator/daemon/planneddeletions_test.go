@@ -93,6 +93,43 @@ func TestPlannedDeletionsOverTheCap(t *testing.T) {
 	})
 }
 
+// TestPlannedDeletionsThatWereCutOff: what a process that died had begun is
+// planned, too, as long as the tag is there; the cap counts it once.
+func TestPlannedDeletionsThatWereCutOff(t *testing.T) {
+	in(t, capped(0.4), func(w *world) {
+		w.tags("v1", "v2", "v3", "v4", "v5")
+		w.untag("v1", "v2")
+		for range 3 {
+			w.look()
+			w.pass(24 * time.Hour)
+		}
+		ctx := context.Background()
+		for _, tag := range []string{"v1", "v2"} {
+			d, ok, err := w.journal.Departure(ctx, "prod", replicator.Place{Registry: "us", Identity: w.sites["us"].Identity(), Repository: app}, tag)
+			if err != nil || !ok {
+				t.Fatal(ok, err)
+			}
+			if _, err := w.journal.BeginDeletion(ctx, d); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.sites["us"].SetTag(app, "v2", "") // that far it had come
+		w.restart()
+		lines, reasons := w.planned("v1", "v2")
+		if strings.Join(lines, ",") != "delete us/team/app:v1" || !strings.Contains(reasons["v1"], "begun, and interrupted") {
+			t.Errorf("%v %v", lines, reasons)
+		}
+		if w.deletions("us") != 0 {
+			t.Error("a plan has removed something")
+		}
+		w.look()
+		w.has("us", "v3 v4 v5", "v1", "v2", "v3", "v4", "v5")
+		if lines, _ := w.planned("v1", "v2"); len(lines) != 0 {
+			t.Errorf("and then %v", lines)
+		}
+	})
+}
+
 func TestRemaining(t *testing.T) {
 	for absent, want := range map[time.Duration]string{
 		0: "72h", 24 * time.Hour: "48h", 71 * time.Hour: "1h", 71*time.Hour + 30*time.Minute: "30m", 72*time.Hour - 5*time.Second: "5s",
