@@ -21,7 +21,8 @@ const (
 	spoolBlock = 32 << 10
 	// spoolSuffix ends the names of our files: nothing else is ever removed.
 	spoolSuffix = ".spool"
-	// spoolCheck is how many bytes may be written between looks at the filesystem.
+	// spoolCheck is how many bytes may be written between looks at the
+	// filesystem, where it has room for many times as much.
 	spoolCheck = 64 << 20
 )
 
@@ -36,7 +37,6 @@ type spool struct {
 
 	mu      sync.Mutex
 	ready   bool
-	failed  error
 	counter int64
 	checked int64 // bytes still to be written before the next look
 }
@@ -49,11 +49,10 @@ func (s *spool) open(d digest.Digest, start int64) (*spoolFile, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.ready {
+		if err := s.empty(); err != nil {
+			return nil, err // tried again: a disk that is full now is not for good
+		}
 		s.ready = true
-		s.failed = s.empty()
-	}
-	if s.failed != nil {
-		return nil, s.failed
 	}
 	s.counter++
 	name := filepath.Join(s.dir, fmt.Sprintf("%s-%s.%d%s", d.Algorithm(), d.Encoded(), s.counter, spoolSuffix))
@@ -92,11 +91,16 @@ func (s *spool) reserve(n int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.checked -= n; s.checked <= 0 {
-		if free, total, ok := freeSpace(s.dir); ok && free < min(1<<30, total/10) {
-			s.used.Add(-n)
-			return errSpoolFull
-		}
 		s.checked = spoolCheck
+		if free, total, ok := freeSpace(s.dir); ok {
+			room := free - min(1<<30, total/10)
+			if room < n {
+				s.checked = 0
+				s.used.Add(-n)
+				return errSpoolFull
+			}
+			s.checked = min(spoolCheck, room/4) // what is reserved is not all written yet
+		}
 	}
 	return nil
 }
