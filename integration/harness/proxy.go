@@ -71,6 +71,7 @@ type Fault struct {
 	Drop       bool          // close the connection without an answer
 	Hang       bool          // never answer
 	CutRequest int64         // pass on this many bytes of the request's body, then close the connection
+	Stall      int64         // pass on this many bytes of the request's body, and the rest when the fault is removed
 	CutAnswer  int64         // give this many bytes of the answer's body, then close the connection
 	Corrupt    bool          // flip a bit of the answer's body
 	CorruptUp  bool          // flip a bit of the request's body
@@ -80,6 +81,13 @@ type Fault struct {
 type activeFault struct {
 	Fault
 	left int
+	over chan struct{} // closed once it is removed
+	end  sync.Once
+}
+
+func (a *activeFault) remove() {
+	a.left = 0
+	a.end.Do(func() { close(a.over) })
 }
 
 // A Proxy stands in front of a registry; everything about it can be changed
@@ -141,7 +149,7 @@ func StartProxy(t T, addr string) *Proxy {
 func (p *Proxy) Inject(f Fault) (remove func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	a := &activeFault{Fault: f, left: f.Times}
+	a := &activeFault{Fault: f, left: f.Times, over: make(chan struct{})}
 	if f.Times == 0 {
 		a.left = -1
 	}
@@ -149,7 +157,7 @@ func (p *Proxy) Inject(f Fault) (remove func()) {
 	return func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		a.left = 0
+		a.remove()
 	}
 }
 
@@ -157,6 +165,9 @@ func (p *Proxy) Inject(f Fault) (remove func()) {
 func (p *Proxy) Clear() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	for _, a := range p.faults {
+		a.remove()
+	}
 	p.faults = nil
 }
 
@@ -265,10 +276,8 @@ type contextKey struct{}
 
 type passing struct {
 	Request
-	fault *Fault
+	fault *activeFault
 }
-
-var errCut = errors.New("cut by the fault proxy")
 
 func (p *Proxy) handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -297,7 +306,7 @@ func (p *Proxy) handler(next http.Handler) http.Handler {
 }
 
 // take is the first fault that matches, counted; the lock is held.
-func (p *Proxy) take(req Request) *Fault {
+func (p *Proxy) take(req Request) *activeFault {
 	for _, f := range p.faults {
 		if f.left == 0 || (f.Match != nil && !f.Match(req)) {
 			continue
@@ -306,14 +315,14 @@ func (p *Proxy) take(req Request) *Fault {
 			f.left--
 		}
 		p.taken++
-		return &f.Fault
+		return f
 	}
 	return nil
 }
 
 // meet does what a fault does before the registry is asked, and tells whether
 // that was all.
-func (p *Proxy) meet(w http.ResponseWriter, r *http.Request, f *Fault) (done bool) {
+func (p *Proxy) meet(w http.ResponseWriter, r *http.Request, f *activeFault) (done bool) {
 	wait := f.Delay
 	if f.Jitter > 0 {
 		wait += rand.N(f.Jitter)
@@ -345,6 +354,8 @@ func (p *Proxy) meet(w http.ResponseWriter, r *http.Request, f *Fault) (done boo
 		return true
 	case f.CutRequest > 0:
 		r.Body = &cutReader{ReadCloser: r.Body, left: f.CutRequest}
+	case f.Stall > 0:
+		r.Body = &stallReader{ReadCloser: r.Body, left: f.Stall, over: []<-chan struct{}{f.over, p.stop, r.Context().Done()}}
 	case f.CorruptUp:
 		r.Body = &flipReader{ReadCloser: r.Body}
 	}
@@ -384,36 +395,6 @@ func (p *Proxy) answer(resp *http.Response) error {
 		}{io.LimitReader(resp.Body, resp.ContentLength), resp.Body}
 	}
 	return nil
-}
-
-// cutReader fails after some bytes.
-type cutReader struct {
-	io.ReadCloser
-	left int64
-}
-
-func (r *cutReader) Read(p []byte) (int, error) {
-	if r.left <= 0 {
-		return 0, errCut
-	}
-	n, err := r.ReadCloser.Read(p[:min(int64(len(p)), r.left)])
-	r.left -= int64(n)
-	return n, err
-}
-
-// flipReader flips the first bit it passes on.
-type flipReader struct {
-	io.ReadCloser
-	done bool
-}
-
-func (r *flipReader) Read(p []byte) (int, error) {
-	n, err := r.ReadCloser.Read(p)
-	if n > 0 && !r.done {
-		p[0] ^= 1
-		r.done = true
-	}
-	return n, err
 }
 
 // Is selects requests by method and class, any where empty.
