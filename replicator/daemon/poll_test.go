@@ -106,6 +106,7 @@ func TestAPollWithoutSweeps(t *testing.T) {
 		eu := w.sites["eu"]
 		one, two := ocitest.Image("one", 1), ocitest.Image("two", 1)
 		eu.Push(app, "v1", one)
+		w.start()
 		time.Sleep(time.Second)
 		eu.Push(app, "v2", two)
 		w.proven("us", app, "v2", two)
@@ -113,7 +114,7 @@ func TestAPollWithoutSweeps(t *testing.T) {
 		if n := len(w.allJobs()); n != 1 {
 			t.Errorf("what was there before:\n%s", w.describe())
 		}
-	}, polled("eu", time.Minute))
+	}, polled("eu", time.Minute), idle())
 }
 
 // A sweep sees all that a poll would: the two never run side by side, and a

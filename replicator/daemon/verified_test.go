@@ -38,6 +38,7 @@ func TestVerify(t *testing.T) {
 				w.push("eu", app, "v1", image)
 				w.proven("us", app, "v1", image)
 				w.rest()
+				w.halt() // what is damaged is not mended before it has been looked at
 				before, _ := w.record("us", app, "v1")
 				test.damage(w.sites["us"])
 				w.jump(time.Hour)
