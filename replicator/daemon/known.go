@@ -2,7 +2,9 @@ package daemon
 
 import (
 	"context"
+	"hash/fnv"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,15 +18,18 @@ import (
 const (
 	// absenceHolds is how long a listing that lacked a tag spares asking for it.
 	absenceHolds = time.Minute
-	// maxAbsences bounds what is remembered of them.
-	maxAbsences = 50_000
+	// maxAbsences bounds what is remembered of them, twice.
+	maxAbsences = 25_000
 )
 
 // absences remembers which destination tags a complete listing has just shown
 // not to exist.
 type absences struct {
-	mu   sync.Mutex
-	seen map[absence]time.Time
+	mu sync.Mutex
+	// seen are those since turned, before those of as long before that: what is
+	// too old for anybody is not kept.
+	seen, before map[absence]time.Time
+	turned       time.Time
 }
 
 type absence struct{ identity, repository, tag string }
@@ -32,8 +37,8 @@ type absence struct{ identity, repository, tag string }
 func (a *absences) note(p replicator.Place, tag string, at time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.seen == nil || len(a.seen) >= maxAbsences {
-		a.seen = make(map[absence]time.Time)
+	if a.seen == nil || len(a.seen) >= maxAbsences || at.Sub(a.turned) >= absenceHolds {
+		a.before, a.seen, a.turned = a.seen, make(map[absence]time.Time), at
 	}
 	a.seen[absence{p.Identity, p.Repository, tag}] = at
 }
@@ -44,7 +49,11 @@ func (a *absences) recent(p replicator.Place, tag string, now time.Time) bool {
 	defer a.mu.Unlock()
 	key := absence{p.Identity, p.Repository, tag}
 	at, ok := a.seen[key]
+	if !ok {
+		at, ok = a.before[key]
+	}
 	delete(a.seen, key)
+	delete(a.before, key)
 	return ok && now.Sub(at) < absenceHolds
 }
 
@@ -52,8 +61,10 @@ const (
 	// listingHolds is how long a listing tells which companion tags there are:
 	// one pushed later is an event of its own.
 	listingHolds = time.Minute
-	// maxListings bounds how many repositories are remembered.
+	// maxListings bounds how many repositories are remembered, maxListed how
+	// many of their tags.
 	maxListings = 10_000
+	maxListed   = 200_000
 )
 
 // companions remembers which tags that travel with a subject a complete
@@ -61,24 +72,37 @@ const (
 type companions struct {
 	mu   sync.Mutex
 	seen map[absence]companionTags // by repository: no tag in the key
+	held int                       // tags of all of them
 }
 
+// companionTags are hashes, sorted, since there may be very many names: two
+// that have one by chance cost a request.
 type companionTags struct {
-	at   time.Time
-	tags map[string]bool
+	at     time.Time
+	hashes []uint64
+}
+
+func hashOf(tag string) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(tag)) // it takes everything
+	return h.Sum64()
 }
 
 func (c *companions) listed(p replicator.Place, tags []string, at time.Time) {
-	set := make(map[string]bool, len(tags))
-	for _, tag := range tags {
-		set[tag] = true
+	hashes := make([]uint64, len(tags))
+	for i, tag := range tags {
+		hashes[i] = hashOf(tag)
 	}
+	slices.Sort(hashes)
+	key := absence{identity: p.Identity, repository: p.Repository}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.seen == nil || len(c.seen) >= maxListings {
-		c.seen = make(map[absence]companionTags)
+	c.held -= len(c.seen[key].hashes)
+	if c.seen == nil || len(c.seen) >= maxListings || c.held+len(hashes) > maxListed {
+		c.seen, c.held = make(map[absence]companionTags), 0
 	}
-	c.seen[absence{identity: p.Identity, repository: p.Repository}] = companionTags{at, set}
+	c.held += len(hashes)
+	c.seen[key] = companionTags{at, hashes}
 }
 
 // of gives what is known of a repository's tags, nil where no listing is fresh.
@@ -93,7 +117,8 @@ func (c *companions) of(p replicator.Place, now time.Time) func(tag string) (pre
 		if _, _, companion := oci.CompanionSubject(tag); !companion {
 			return false, false
 		}
-		return found.tags[tag], true
+		_, present = slices.BinarySearch(found.hashes, hashOf(tag))
+		return present, true
 	}
 }
 

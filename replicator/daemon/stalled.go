@@ -137,6 +137,9 @@ func (p *pager) set(route, after string) {
 	}
 }
 
+// maxOrphans bounds what is remembered of them.
+const maxOrphans = 25_000
+
 // orphans remembers subjects that did not come to a destination, so that what
 // belongs to them is not tried at every sweep.
 type orphans struct {
@@ -147,7 +150,7 @@ type orphans struct {
 func (o *orphans) note(p replicator.Place, subject digest.Digest) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.seen == nil || len(o.seen) >= maxAbsences {
+	if o.seen == nil || len(o.seen) >= maxOrphans {
 		o.seen = make(map[absence]bool)
 	}
 	o.seen[absence{p.Identity, p.Repository, subject.String()}] = true

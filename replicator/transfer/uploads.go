@@ -13,7 +13,7 @@ import (
 const (
 	// landedMax bounds how many blobs' places are remembered, landedEach how
 	// many repositories of each.
-	landedMax  = 50_000
+	landedMax  = 20_000
 	landedEach = 2
 	// waitStep is how often a copy that waits for another's upload looks whether
 	// that moves on.

@@ -13,9 +13,9 @@ const (
 	// seenHolds is how old an answer may be that two proofs share: images of one
 	// repository that are proven together ask for a common layer once.
 	seenHolds = 10 * time.Second
-	// maxSeen bounds what is remembered: beyond it what is too old goes, or
-	// else all, which costs some requests.
-	maxSeen = 50_000
+	// maxSeen bounds what is remembered, twice: beyond it the older half goes,
+	// which costs some requests.
+	maxSeen = 25_000
 )
 
 // Seen are the blobs that proofs have just found whole at destinations. Only
@@ -26,8 +26,11 @@ type Seen struct {
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 
-	mu     sync.Mutex
-	sights map[sight]*look
+	mu sync.Mutex
+	// sights are those since turned, before those of as long before that: what
+	// is too old for anybody is not kept.
+	sights, before map[sight]*look
+	turned         time.Time
 }
 
 // A sight is a blob of a repository, of the size its descriptor tells.
@@ -48,7 +51,9 @@ type look struct {
 func (s *Seen) Forget(identity, repository string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	maps.DeleteFunc(s.sights, func(k sight, _ *look) bool { return k.identity == identity && k.repository == repository })
+	for _, sights := range []map[sight]*look{s.sights, s.before} {
+		maps.DeleteFunc(sights, func(k sight, _ *look) bool { return k.identity == identity && k.repository == repository })
+	}
 }
 
 // once asks for a blob unless another has a moment ago or is doing so.
@@ -76,14 +81,13 @@ func (s *Seen) begin(key sight) (mine, other *look) {
 	now := s.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if l := s.sights[key]; l != nil && now.Sub(l.began) < seenHolds {
-		return nil, l
+	for _, sights := range []map[sight]*look{s.sights, s.before} {
+		if l := sights[key]; l != nil && now.Sub(l.began) < seenHolds {
+			return nil, l
+		}
 	}
-	if len(s.sights) >= maxSeen {
-		maps.DeleteFunc(s.sights, func(_ sight, l *look) bool { return now.Sub(l.began) >= seenHolds })
-	}
-	if s.sights == nil || len(s.sights) >= maxSeen {
-		s.sights = make(map[sight]*look)
+	if s.sights == nil || len(s.sights) >= maxSeen || now.Sub(s.turned) >= seenHolds {
+		s.before, s.sights, s.turned = s.sights, make(map[sight]*look), now
 	}
 	l := &look{began: now, done: make(chan struct{})}
 	s.sights[key] = l
@@ -93,8 +97,10 @@ func (s *Seen) begin(key sight) (mine, other *look) {
 func (s *Seen) end(key sight, l *look, sound bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !sound && s.sights[key] == l {
-		delete(s.sights, key)
+	for _, sights := range []map[sight]*look{s.sights, s.before} {
+		if !sound && sights[key] == l {
+			delete(sights, key)
+		}
 	}
 	l.sound = sound
 	close(l.done)

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/twinport/twinport/replicator/oci"
 	"github.com/twinport/twinport/replicator/oci/ocitest"
@@ -105,4 +108,41 @@ func TestWhatWasSeenAgesAndFailuresAreNotShared(t *testing.T) {
 			t.Errorf("asked %d times, want 5", asked)
 		}
 	})
+}
+
+// What is too old to be shared is not kept, and what is kept has a bound.
+func TestWhatWasSeenIsNotKept(t *testing.T) {
+	now := time.Unix(0, 0)
+	seen := &Seen{Now: func() time.Time { return now }}
+	see := func(n int) (asked bool) {
+		t.Helper()
+		key := sight{"oci://us", app, digest.Digest(strconv.Itoa(n)), 1}
+		if err := seen.once(t.Context(), key, func() error { asked = true; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		return asked
+	}
+	kept := func() int { return len(seen.sights) + len(seen.before) }
+	for n := range 3 * maxSeen {
+		if !see(n) {
+			t.Fatalf("%d was never asked for", n)
+		}
+		if kept() > 2*maxSeen {
+			t.Fatalf("%d are kept", kept())
+		}
+	}
+	if see(3*maxSeen-1) || see(2*maxSeen) {
+		t.Error("one seen a moment ago is asked for again")
+	}
+	for range 2 {
+		now = now.Add(seenHolds)
+		see(-1)
+	}
+	if kept() > 2 {
+		t.Errorf("%d are kept though all but one are too old", kept())
+	}
+	seen.Forget("oci://us", app)
+	if kept() != 0 {
+		t.Error("a repository that was forgotten is kept")
+	}
 }
