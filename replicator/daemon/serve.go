@@ -20,9 +20,9 @@ import (
 type Doors struct {
 	// Hooks serves POST /hooks/{registry} at the public address.
 	Hooks http.Handler
-	// API serves /api/v1/… and Metrics GET /metrics at the admin address; both
-	// ask for the token themselves.
-	API, Metrics http.Handler
+	// API serves /api/v1/…, Metrics GET /metrics and Profiles /debug/pprof/… at
+	// the admin address; they ask for the token themselves.
+	API, Metrics, Profiles http.Handler
 	// Ready tells whether the journal is writable and a config is loaded.
 	Ready func(context.Context) error
 	// TLS, where not nil, is spoken at both addresses.
@@ -61,6 +61,7 @@ func (doors Doors) Serve(ctx context.Context, public, admin net.Listener) error 
 	operator := http.NewServeMux()
 	operator.Handle("/api/", doors.API)
 	operator.Handle("GET /metrics", doors.Metrics)
+	operator.Handle("GET /debug/pprof/", doors.Profiles)
 	operator.Handle("GET /healthz", health)
 	operator.Handle("GET /readyz", health)
 

@@ -23,7 +23,7 @@ func serving(t *testing.T, change func(*Doors)) (public, admin string, stop func
 	say := func(what string) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, what+" "+r.URL.Path) })
 	}
-	doors := Doors{Hooks: say("hook"), API: say("api"), Metrics: say("metrics"), Ready: func(context.Context) error { return nil }, Log: zap.NewNop()}
+	doors := Doors{Hooks: say("hook"), API: say("api"), Metrics: say("metrics"), Profiles: say("profiles"), Ready: func(context.Context) error { return nil }, Log: zap.NewNop()}
 	if change != nil {
 		change(&doors)
 	}
@@ -85,6 +85,8 @@ func TestDoors(t *testing.T) {
 		{"GET", public + "/readyz", 200, "ready"},
 		{"GET", public + "/metrics", 404, ""},
 		{"GET", public + "/api/v1/status", 404, ""},
+		{"GET", public + "/debug/pprof/heap", 404, ""},
+		{"GET", admin + "/debug/pprof/heap", 200, "profiles /debug/pprof/heap"},
 		{"POST", admin + "/hooks/eu", 404, ""},
 		{"GET", admin + "/healthz", 200, "ok"},
 		{"GET", admin + "/readyz", 200, "ready"},
