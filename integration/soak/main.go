@@ -102,6 +102,7 @@ func soak(s *harness.Stage, duration time.Duration, rate float64, seed uint64) {
 	load.plant(s)
 	w.converge(load)
 	before := w.rest()
+	r := report{before: before, alive: w.alive("before")}
 	s.Say("%s of load at %.1f a second, seed %d; log of the daemon: %s", duration, rate, seed, w.daemon.LogPath())
 
 	w.began = time.Now()
@@ -118,8 +119,10 @@ func soak(s *harness.Stage, duration time.Duration, rate float64, seed uint64) {
 	took := w.converge(load)
 	w.tell("everything has converged after %s", took.Round(100*time.Millisecond))
 	after := w.restAgain(before)
+	r.aliveAgain = w.alive("after")
 	w.findings()
-	w.judge(report{before: before, after: after, samples: samples, missed: watch.missed})
+	r.after, r.samples, r.missed = after, samples, watch.missed
+	w.judge(r)
 	w.commands()
 	if code := w.daemon.Terminate(time.Minute); code != 0 {
 		s.Errorf("twinport ended with %d on SIGTERM", code)

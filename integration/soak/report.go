@@ -16,6 +16,9 @@ const (
 	// The journal keeps what every push was for its `history` and longer; an
 	// action of the load, to two destinations, may cost this much of it.
 	journalPerAction = 8 << 10
+	// Of what is alive on the heap at rest, memory for blobs is kept for the next
+	// ones; the rest are names of what was seen lately.
+	aliveMore = 24 << 20
 	// SQLite's write-ahead log is reused, and cut back to 64 MiB.
 	logAtMost = 80 << 20
 )
@@ -27,6 +30,8 @@ type report struct {
 	before, after sample // at rest
 	samples       []sample
 	missed        int
+	// alive are bytes on the heap at rest before and after, garbage collected.
+	alive, aliveAgain int64
 }
 
 func (r report) quarter(n int, of func(sample) int64) int64 {
@@ -89,6 +94,13 @@ func (w *world) judge(r report) {
 			w.Errorf("%s:%s", row.name, verdict)
 		}
 	}
+	verdict := ""
+	if r.aliveAgain > r.alive+aliveMore {
+		verdict = "  GREW"
+		w.Errorf("%s are alive on the heap at rest, before the load %s", mebibytes(r.aliveAgain), mebibytes(r.alive))
+	}
+	w.Say("%-22s from %s to %s at rest (allowed %s); .cache/profile/soak.{before,after}.heap tell of what%s",
+		"alive on the heap", mebibytes(r.alive), mebibytes(r.aliveAgain), mebibytes(r.alive+aliveMore), verdict)
 	w.judgeJournal(r)
 	w.Say("(medians of %d samples, %d missed; flat: at most %d %% more, and %d goroutines, %d descriptors or %s)",
 		len(r.samples), r.missed, share, fewGoroutines, fewFiles, mebibytes(fewBytes))

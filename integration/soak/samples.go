@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -83,20 +84,12 @@ func vanished(err error) error {
 
 // metrics reads the values of metrics without labels.
 func (w *world) metrics(ctx context.Context, names ...string) (map[string]int64, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.daemon.Admin()+"/metrics", nil)
+	page, err := w.get(ctx, "/metrics")
 	if err != nil {
 		return nil, err
-	}
-	resp, err := probe.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("GET /metrics: %s", resp.Status)
 	}
 	out := make(map[string]int64)
-	lines := bufio.NewScanner(io.LimitReader(resp.Body, 16<<20))
+	lines := bufio.NewScanner(bytes.NewReader(page))
 	for lines.Scan() {
 		name, value, _ := strings.Cut(lines.Text(), " ")
 		if !slices.Contains(names, name) {
@@ -170,6 +163,48 @@ func (w *world) rest() (most sample) {
 		most.other = max(most.other, s.other)
 	}
 	return most
+}
+
+// alive has the daemon collect its garbage and tells how many bytes are alive on
+// its heap. What they are, and what its goroutines do, goes to .cache/profile,
+// as `go tool pprof -base` compares it.
+func (w *world) alive(when string) int64 {
+	dir := filepath.Join(harness.Root(), ".cache", "profile")
+	err := os.MkdirAll(dir, 0o755)
+	for _, kind := range []string{"goroutine", "heap"} {
+		var body []byte
+		if err == nil {
+			body, err = w.get(w.Context(), "/debug/pprof/"+kind+"?gc=1")
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, "soak."+when+"."+kind), body, 0o600)
+		}
+	}
+	var metrics map[string]int64
+	if err == nil {
+		metrics, err = w.metrics(w.Context(), "go_memstats_heap_alloc_bytes")
+	}
+	if err != nil {
+		w.Fatalf("profile: %v", err)
+	}
+	return metrics["go_memstats_heap_alloc_bytes"]
+}
+
+// get asks the daemon's admin address.
+func (w *world) get(ctx context.Context, address string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.daemon.Admin()+address, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := probe.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("GET %s: %s", address, resp.Status)
+	}
+	return io.ReadAll(io.LimitReader(resp.Body, 64<<20))
 }
 
 // restAgain waits until goroutines and descriptors are about what they were at
