@@ -362,7 +362,17 @@ func (r *run) keepLost(ctx context.Context, from delivery, t *target) error {
 		return fmt.Errorf("read what the destination's tag names: %w", err)
 	}
 	tag := "twinport-lost-" + t.present.Encoded()[:12]
-	if _, err := t.repo.PushManifest(ctx, tag, old); err != nil {
+	_, err = t.repo.PushManifest(ctx, tag, old)
+	if errors.Is(err, oci.ErrBlobUnknown) {
+		// It cannot be pulled whole, nor kept: the tag is not to wait for it.
+		f := r.finding(t.job, replicator.FindingDrift,
+			fmt.Sprintf("%s:%s named %s, which is not the source's and lacks content; the source wins, and it could not be kept as tag %s", t.place, t.job.Tag, t.present, tag),
+			"find out who put it there; it can be read by its digest as far as it goes")
+		f.Digest = t.present
+		r.note(t.job, f)
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("keep %s as %s: %w", t.present, tag, err)
 	}
 	f := r.finding(t.job, replicator.FindingDrift,

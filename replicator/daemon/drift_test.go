@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -77,6 +78,27 @@ func TestDrift(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What somebody put under a tag and lacks content cannot be kept: the source's
+// image comes all the same.
+func TestWhatCannotBeKeptIsTold(t *testing.T) {
+	in(t, star(), func(w *world) {
+		us := w.sites["us"]
+		theirs, image := ocitest.Image("theirs", 2), ocitest.Image("app", 1)
+		us.Push(app, "v1", theirs)
+		us.Remove(app, theirs.Blobs[1].Desc.Digest)
+		w.push("eu", app, "v1", image)
+		w.rest()
+		w.proven("us", app, "v1", image)
+		f := w.found(replicator.FindingDrift)
+		if len(f) != 1 || f[0].Digest != theirs.Digest() || !strings.Contains(f[0].Message, "could not be kept") {
+			t.Errorf("findings:\n%s", w.describe())
+		}
+		if tags := us.TagNames(app); len(tags) != 1 {
+			t.Errorf("tags %v", tags)
+		}
+	})
 }
 
 // A move whose end was not written down is not somebody else's.
