@@ -1,5 +1,7 @@
 package replicator
 
+import "github.com/opencontainers/go-digest"
+
 // MaxWebhookEvents is how many events of one webhook request are read; what is
 // over it is unusable, and the sweep finds it.
 const MaxWebhookEvents = 10000
@@ -15,6 +17,10 @@ type Decoded struct {
 	// Ignored counts what was understood and is no such push or delete: pulls,
 	// blobs, mounts, scans.
 	Ignored int
+	// Blobs are those of the ignored that were pushed just now, at most
+	// MaxWebhookBlobs: a manifest that names them is on its way. Repository and
+	// Digest are unchecked.
+	Blobs []Blob
 	// Unusable counts what was not understood and may have been one; Why is the
 	// reason of the first, in one short line.
 	Unusable int
@@ -33,6 +39,29 @@ func (d *Decoded) Add(e Event) {
 		return
 	}
 	d.Events = append(d.Events, e)
+}
+
+// MaxWebhookBlobs bounds the blobs taken from one request.
+const MaxWebhookBlobs = 256
+
+// A Blob is one that a source was given before a manifest that names it.
+type Blob struct {
+	// Registry is the config's name of the registry that told.
+	Registry string
+	// Repository is the name below the registry's prefix.
+	Repository string
+	Digest     digest.Digest
+	// Size is what the registry says it has.
+	Size int64
+}
+
+// IgnoreBlob counts a blob's push as ignored, and keeps it as a hint where its
+// size is told.
+func (d *Decoded) IgnoreBlob(b Blob) {
+	d.Ignored++
+	if b.Size > 0 && len(d.Blobs) < MaxWebhookBlobs {
+		d.Blobs = append(d.Blobs, b)
+	}
 }
 
 // Refuse counts one thing that cannot be used.

@@ -91,7 +91,7 @@ func serve(ctx context.Context, o *options, cfg *config.Config, watcher *config.
 	copier := newCopier(cfg)
 	s.daemon = daemon.New(daemon.Options{Journal: j, Copier: copier, Log: log, History: cfg.History}, st)
 	s.daemon.ObserveReplication(metrics.Replicated)
-	s.intake = intake.New(intake.Options{Accept: s.daemon.Accept, Log: log, Metrics: metrics})
+	s.intake = intake.New(intake.Options{Accept: s.daemon.Accept, Ahead: s.daemon.Ahead, Log: log, Metrics: metrics})
 	s.intake.Swap(hooks(cfg))
 	operator := daemon.Operator{Daemon: s.daemon, About: &api.DaemonStatus{
 		Version: version(), PID: os.Getpid(), StartedAt: time.Now().UTC(),

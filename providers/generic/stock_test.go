@@ -171,7 +171,7 @@ func TestStock(t *testing.T) {
 			if err != nil || time.Since(began) != time.Second {
 				t.Fatalf("%v after %s: waits for those on their way", err, time.Since(began))
 			}
-			defer func() { _ = conn.Close() }()
+			t.Cleanup(func() { _ = conn.Close() })
 		}
 		if _, err := dial(t.Context(), "tcp", "elsewhere:443"); err != nil || dialed.Load() != 3 {
 			t.Fatalf("%v, %d dialed: another host has nothing to do with it", err, dialed.Load())

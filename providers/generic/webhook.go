@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,6 +30,8 @@ type notification struct {
 		Repository string `json:"repository"`
 		Tag        string `json:"tag"`
 		URL        string `json:"url"`
+		// Size may be of any shape: it is a hint alone.
+		Size json.RawMessage `json:"size"`
 	} `json:"target"`
 }
 
@@ -74,7 +77,11 @@ func (n notification) into(d *replicator.Decoded) {
 	switch n.Action {
 	case "push":
 		if n.ofBlob() {
-			d.Ignored++
+			b := replicator.Blob{Repository: e.Repository, Digest: e.Digest}
+			if size, err := strconv.ParseInt(string(n.Target.Size), 10, 64); err == nil {
+				b.Size = size
+			}
+			d.IgnoreBlob(b)
 			return
 		}
 		e.Action = replicator.Push

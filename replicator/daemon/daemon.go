@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/twinport/twinport/replicator"
 	"github.com/twinport/twinport/replicator/journal"
 	"github.com/twinport/twinport/replicator/limit"
 	"github.com/twinport/twinport/replicator/oci"
@@ -95,6 +96,8 @@ type Daemon struct {
 	// swapped is closed and replaced at each reload.
 	mu      sync.Mutex
 	swapped chan struct{}
+	// blobs are to be brought before their manifests come.
+	blobs chan replicator.Blob
 	// sweepNow asks for a sweep of routes out of turn.
 	sweepNow map[string]chan sweepRequest
 	// sweeping holds a token for each route: its sweeps never overlap.
@@ -136,7 +139,7 @@ func New(o Options, state *State) *Daemon {
 	d := &Daemon{
 		journal: o.Journal, copier: o.Copier, log: o.Log, now: o.Now,
 		jobs: o.Jobs, history: o.History, oneShot: o.OneShot, room: laneFull,
-		swapped: make(chan struct{}), sweepNow: make(map[string]chan sweepRequest), sweeping: make(map[string]chan struct{}),
+		swapped: make(chan struct{}), blobs: make(chan replicator.Blob, aheadWaiting), sweepNow: make(map[string]chan sweepRequest), sweeping: make(map[string]chan struct{}),
 		seeding: newTurn(), suspects: suspects{reading: newTurn(), seen: verify.Seen{Now: o.Now}},
 	}
 	d.state.Store(state)
@@ -212,6 +215,7 @@ func (d *Daemon) Run(ctx context.Context, grace time.Duration) error {
 		g.Go(func() error { return d.leading(gctx, d.prune) })
 		g.Go(func() error { return d.fetch(gctx) })
 		g.Go(func() error { return d.lookAgain(gctx) })
+		g.Go(func() error { return d.bringAhead(gctx) })
 	}
 	defer d.passing.Wait()
 	return g.Wait()

@@ -100,6 +100,20 @@ func (registry Registry) check(d replicator.Decoded, now time.Time) (events []re
 	return events, ignored, refused
 }
 
+// checkBlobs keeps the hints that name what can be there.
+func (registry Registry) checkBlobs(told []replicator.Blob) []replicator.Blob {
+	var blobs []replicator.Blob
+	for _, b := range told[:min(len(told), replicator.MaxWebhookBlobs)] {
+		name, inside := below(registry.Prefix, b.Repository)
+		if !inside || b.Size <= 0 || oci.CheckRepository(b.Repository) != nil || oci.CheckDigest(b.Digest) != nil {
+			continue
+		}
+		b.Registry, b.Repository = registry.Name, name
+		blobs = append(blobs, b)
+	}
+	return blobs
+}
+
 // unprintable is what no media type contains.
 func unprintable(r rune) bool { return r <= ' ' || r > '~' }
 

@@ -84,6 +84,9 @@ type Options struct {
 	// may have changed in ways no event tells. An error is answered with 503.
 	// Its context outlives the request: a sender that hangs up loses nothing.
 	Accept func(ctx context.Context, events []replicator.Event, findings []replicator.Finding, sweepDue []string) (accepted int, err error)
+	// Ahead is told of blobs whose manifests have not come yet: hints that may
+	// be dropped. It must not block; optional.
+	Ahead func(blobs []replicator.Blob)
 	// Log may be nil; Metrics may be nil; Now is time.Now when nil.
 	Log     *zap.Logger
 	Metrics Metrics
@@ -93,6 +96,7 @@ type Options struct {
 // An Intake serves `/hooks/{registry}`.
 type Intake struct {
 	accept     func(context.Context, []replicator.Event, []replicator.Finding, []string) (int, error)
+	ahead      func([]replicator.Blob)
 	log        quietLog
 	metrics    Metrics
 	now        func() time.Time
@@ -103,7 +107,7 @@ type Intake struct {
 
 // New gives an Intake that knows no registry yet.
 func New(o Options) *Intake {
-	i := &Intake{accept: o.Accept, metrics: o.Metrics, now: o.Now, large: make(gate, 8), unproven: make(gate, 2)}
+	i := &Intake{accept: o.Accept, ahead: o.Ahead, metrics: o.Metrics, now: o.Now, large: make(gate, 8), unproven: make(gate, 2)}
 	if i.now == nil {
 		i.now = time.Now
 	}
@@ -252,6 +256,9 @@ func (i *Intake) take(ctx context.Context, registry Registry, d replicator.Decod
 		return reply{status: http.StatusOK, body: d.Answer}
 	}
 	now := i.now().UTC()
+	if blobs := registry.checkBlobs(d.Blobs); len(blobs) > 0 && i.ahead != nil {
+		i.ahead(blobs)
+	}
 	events, ignored, refused := registry.check(d, now)
 	var findings []replicator.Finding
 	var sweepDue []string

@@ -16,6 +16,12 @@ type globs struct {
 	shown string
 }
 
+// all tells whether every name matches.
+func (gs *globs) all() bool {
+	return len(gs.exclude) == 0 &&
+		(len(gs.include) == 0 || slices.ContainsFunc(gs.include, func(g glob) bool { return g.shape == everything }))
+}
+
 // A glob is one pattern; the plain shapes that nearly all are skip the matcher.
 type glob struct {
 	pattern string
