@@ -16,7 +16,7 @@ const (
 	segmentSize = 6 * chunkSize
 	// firstStreams connections read ahead at first, at most maxStreams: of all
 	// great blobs together, but each has fewestStreams.
-	firstStreams, maxStreams, fewestStreams = 16, 32, 2
+	firstStreams, maxStreams, fewestStreams = 24, 32, 2
 	// climbEvery is how often more connections are tried, once the last more
 	// have had as long to get going: while they bring climbGain more bytes.
 	climbEvery = 250 * time.Millisecond
