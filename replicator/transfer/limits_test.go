@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -85,6 +87,47 @@ func TestLimitReferrers(t *testing.T) {
 	}
 }
 
+// limited bounds what one copy may hold alive, manifests and buffers included.
+const limited = 64 << 20
+
+// holding runs a copy and tells the most bytes that were alive meanwhile beyond
+// what the destination, which is in memory too, holds of it in the end; it looks
+// every so often, which takes time.
+func holding(b *testing.B, us *ocitest.Registry, every time.Duration, run func() Result) (Result, uint64) {
+	b.Helper()
+	alive := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	most := alive()
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		look := time.NewTicker(every)
+		defer look.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-look.C:
+				most = max(most, alive())
+			}
+		}
+	}()
+	result := run()
+	close(stop)
+	<-stopped
+	after := alive()
+	most = max(most, after)
+	runtime.KeepAlive(us)
+	if most-after > limited {
+		b.Errorf("%d MiB are held during the copy", (most-after)>>20)
+	}
+	return result, most - after
+}
+
 // BenchmarkLimitReferrers copies an image with 10,000 referrers, the most that
 // are followed.
 func BenchmarkLimitReferrers(b *testing.B) {
@@ -92,7 +135,8 @@ func BenchmarkLimitReferrers(b *testing.B) {
 	for b.Loop() {
 		us := ocitest.New("oci://us", ocitest.Options{ReferrersAPI: true})
 		before := eu.Count()
-		result := New(Options{}).Copy(context.Background(), request(eu, c, to(us)))[0]
+		result, held := holding(b, us, 2*time.Second, func() Result { return New(Options{}).Copy(context.Background(), request(eu, c, to(us)))[0] })
+		b.ReportMetric(float64(held)/(1<<20), "MiB-held")
 		if result.Err != nil || len(result.Referrers) != maxReferrers {
 			b.Fatalf("%d referrers, %v, %v", len(result.Referrers), result.Err, result.Findings)
 		}
@@ -109,7 +153,9 @@ func BenchmarkLimitChildren(b *testing.B) {
 	for b.Loop() {
 		us := ocitest.New("oci://us", ocitest.Options{})
 		before := eu.Count()
-		if result := New(Options{}).Copy(context.Background(), request(eu, c, to(us)))[0]; result.Err != nil {
+		result, held := holding(b, us, 10*time.Millisecond, func() Result { return New(Options{}).Copy(context.Background(), request(eu, c, to(us)))[0] })
+		b.ReportMetric(float64(held)/(1<<20), "MiB-held")
+		if result.Err != nil {
 			b.Fatal(result.Err)
 		}
 		b.ReportMetric(float64(eu.Count()-before), "source-requests")
