@@ -51,9 +51,11 @@ func (w *world) tags(names ...string) {
 	}
 }
 
-// look sweeps the route once, and whatever is found is copied.
+// look sweeps the route once, a moment after whatever was proven last, and
+// whatever is found is copied.
 func (w *world) look() SweepReport {
 	w.Helper()
+	time.Sleep(time.Millisecond)
 	report, err := w.Sweep(context.Background(), SweepOptions{Route: "prod"})
 	if err != nil {
 		w.Log(err)

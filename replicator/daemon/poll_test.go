@@ -155,14 +155,14 @@ func TestPollsAndSweepsTakeTurns(t *testing.T) {
 // again not before, and somebody is told of what lasts. Once it lets us in, what
 // was pushed meanwhile is found, and polls come as often as ever.
 func TestAPollThatFailsIsPutOffAndRecovers(t *testing.T) {
-	const every = 10 * time.Second
+	const every, outage = 10 * time.Second, 15 * time.Minute
 	for name, c := range map[string]struct {
 		fault       error
-		least, most int // requests in twenty minutes
+		least, most int // requests in a quarter of an hour
 		found       bool
 	}{
-		"refused":       {&oci.RegistryError{Registry: "eu", Operation: "GET catalog", Status: 403, Kind: oci.ErrDenied, Hint: "let us in"}, 5, 15, true},
-		"asked to wait": {&oci.ThrottledError{Wait: 5 * time.Minute, Err: &oci.RegistryError{Registry: "eu", Operation: "GET catalog", Status: 429, Kind: oci.ErrInterrupted}}, 3, 6, false},
+		"refused":       {&oci.RegistryError{Registry: "eu", Operation: "GET catalog", Status: 403, Kind: oci.ErrDenied, Hint: "let us in"}, 5, 10, true},
+		"asked to wait": {&oci.ThrottledError{Wait: 5 * time.Minute, Err: &oci.RegistryError{Registry: "eu", Operation: "GET catalog", Status: 429, Kind: oci.ErrInterrupted}}, 2, 4, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in(t, star(), func(w *world) {
@@ -180,14 +180,14 @@ func TestAPollThatFailsIsPutOffAndRecovers(t *testing.T) {
 				}
 				eu.on(fail)
 				eu.ResetCalls()
-				time.Sleep(20 * time.Minute)
+				time.Sleep(outage) // the next poll is less than that away
 				if n := eu.Count(); n < c.least || n > c.most {
-					t.Errorf("asked %d times in twenty minutes, %d to %d are right", n, c.least, c.most)
+					t.Errorf("asked %d times in a quarter of an hour, %d to %d are right", n, c.least, c.most)
 				}
 				if f := w.found(replicator.FindingConfig); c.found && (len(f) != 1 || f[0].Registry != "eu" || f[0].Hint != "let us in") || !c.found && len(f) > 0 {
 					t.Errorf("%s", w.describe())
 				}
-				if p := w.Polls()["eu"]; w.clock().Sub(p.Seen) < 20*time.Minute {
+				if p := w.Polls()["eu"]; w.clock().Sub(p.Seen) < outage {
 					t.Errorf("polls that fail have seen something: %+v", p)
 				}
 
