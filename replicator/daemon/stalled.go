@@ -77,6 +77,9 @@ func selected(st *State, route plan.Route, j replicator.Job) bool {
 
 // listed notes a tag that the source has.
 func (s *stalled) listed(repository, tag string, destinations []string) {
+	if s == nil {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, to := range destinations {
@@ -90,6 +93,9 @@ func (s *stalled) listed(repository, tag string, destinations []string) {
 
 // inSync notes a tag that a destination has as it is to be.
 func (s *stalled) inSync(destination, repository, tag string) {
+	if s == nil {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if k := (stalledTag{destination, repository, tag}); s.jobs[k] != nil {

@@ -136,14 +136,21 @@ func (d *Daemon) Sweep(ctx context.Context, o SweepOptions) (SweepReport, error)
 	whole := cursor == "" && !narrowed
 	req.GivenUp = d.orphans.known
 	var waits *stalled
+	var lacking *incompletes
 	if whole {
 		var err error
 		if waits, err = d.stalledOf(ctx, st, route); err != nil {
 			return SweepReport{}, err
 		}
+		if lacking, err = d.incompletesOf(ctx, st, route); err != nil {
+			return SweepReport{}, err
+		}
 	}
-	if waits != nil {
-		req.Listed = func(repository, tag string) { waits.listed(repository, tag, route.To) }
+	if waits != nil || lacking != nil {
+		req.Listed = func(repository, tag string) {
+			waits.listed(repository, tag, route.To)
+			lacking.listed(repository, tag)
+		}
 		req.InSync = waits.inSync
 	}
 	var leaving *departing
@@ -188,6 +195,9 @@ func (d *Daemon) Sweep(ctx context.Context, o SweepOptions) (SweepReport, error)
 		if serr := d.saveSwept(ctx, s); serr != nil {
 			err = errors.Join(err, serr)
 		}
+	}
+	if result.Complete {
+		d.closeGone(ctx, lacking)
 	}
 	if due := waits.due(); result.Complete && len(due) > 0 {
 		err = errors.Join(err, d.journal.LookAgain(ctx, due))
