@@ -12,7 +12,7 @@ RACE     := $(if $(CC_FOUND),-race -gcflags=modernc.org/...=-race=false)
 
 # TESTFLAGS goes to go test, as in: make test TESTFLAGS='-run TestCopy -count=1'
 TESTFLAGS  ?=
-TIMEOUT    ?= 20m
+TIMEOUT    ?= 40m
 FUZZTIME   ?= 30s
 BENCH      ?= .
 BENCHFLAGS ?= -benchmem
