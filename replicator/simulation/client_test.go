@@ -114,7 +114,7 @@ func (p *repository) FetchManifest(ctx context.Context, reference string) (m oci
 
 func (p *repository) PushManifest(ctx context.Context, reference string, m oci.Manifest) (pushed oci.Pushed, err error) {
 	times := 0 // a proxy may send it twice, and then two are told of, apart
-	err = p.c.do(ctx, ocitest.PutManifest, p.name, reference, func(*request) (err error) {
+	err = p.c.do(ctx, ocitest.PutManifest, p.name, reference, func(r *request) (err error) {
 		times++
 		before, _ := p.c.s.Manifest(p.name, reference)
 		pushed, err = p.inner.PushManifest(context.Background(), reference, m)
@@ -122,7 +122,7 @@ func (p *repository) PushManifest(ctx context.Context, reference string, m oci.M
 			return err
 		}
 		p.c.s.note(p.c.s.landed, p.name, m.Digest.String())
-		p.c.s.w.wrote(p.c.s, p.name, reference, before.Digest, m.Digest, times)
+		p.c.s.w.wrote(p.c.s, p.name, reference, before.Digest, m.Digest, times, r.tardy)
 		return nil
 	})
 	return pushed, err

@@ -36,6 +36,13 @@ const (
 	restart kind = "restart" // the daemon is stopped and started
 	reload  kind = "reload"  // the config changes in nothing that matters
 	narrow  kind = "narrow"  // the config leaves out a destination
+
+	meddle  kind = "meddle"  // somebody else moves a destination's tag
+	pause   kind = "pause"   // an operator pauses a route
+	resume  kind = "resume"  // and lets it go on
+	cancel  kind = "cancel"  // an operator holds a tag's jobs
+	retry   kind = "retry"   // an operator has all jobs of a repository tried again
+	resolve kind = "resolve" // an operator settles a conflict
 )
 
 // A step is one thing that happens.
@@ -70,6 +77,14 @@ func (s step) String() string {
 		fmt.Fprintf(&b, " at stage %d from now", s.N)
 	case narrow:
 		fmt.Fprintf(&b, " without %s", s.Registry)
+	case meddle:
+		fmt.Fprintf(&b, " %s/%s:%s → foreign content %d", s.Registry, s.Repository, s.Tag, s.Content)
+	case pause, resume:
+		fmt.Fprintf(&b, " the route from %s", s.Registry)
+	case cancel, retry:
+		fmt.Fprintf(&b, " %s:%s", s.Repository, s.Tag)
+	case resolve:
+		fmt.Fprintf(&b, " %s:%s, %s is right", s.Repository, s.Tag, s.Registry)
 	}
 	if s.Lost {
 		b.WriteString(", its webhook is lost")
@@ -199,11 +214,70 @@ func generate(seed uint64) history {
 			h.Steps = append(h.Steps, s)
 		}
 	}
+	h.Steps = append(h.Steps, people(h, length)...)
 	slices.SortStableFunc(h.Steps, func(a, b step) int { return int(a.At - b.At) })
 	return h
 }
 
+// people are the steps that operators and strangers add to every second
+// history, and the writes that come late. They are drawn apart: the others stay
+// what they are.
+func people(h history, length time.Duration) (steps []step) {
+	r := rand.New(rand.NewPCG(h.Seed, 0x6d6564646c65))
+	if r.IntN(2) == 0 {
+		return nil
+	}
+	registries := h.Topology.registries()
+	for range 1 + r.IntN(5) {
+		s := step{At: time.Duration(r.Int64N(int64(length))), Repository: repositories[min(r.IntN(4), 1)], Tag: tags[min(r.IntN(6), len(tags)-1)], Content: r.IntN(2)}
+		from := h.Topology.Routes[r.IntN(len(h.Topology.Routes))][0]
+		to := registries[1+r.IntN(len(registries)-1)]
+		after := time.Duration(1+r.IntN(20)) * time.Second
+		switch r.IntN(6) {
+		case 0:
+			s.Kind, s.Registry = cancel, from
+		case 1:
+			s.Kind, s.Registry = retry, from
+		case 2:
+			s.Kind, s.Registry = pause, from
+			steps = append(steps, step{At: s.At + after, Kind: resume, Registry: from})
+		case 3:
+			if h.Sweep > 0 { // else nobody looks again
+				s.Kind, s.Registry, s.Trouble, s.PerMille, s.Length = ail, to, late, []int{200, 500, 1000}[r.IntN(3)], after
+			}
+		default:
+			if s.Kind, s.Registry = meddle, to; h.Topology.twoWay() {
+				s.Kind, s.Registry = resolve, registries[r.IntN(len(registries))]
+			}
+		}
+		if s.Kind != "" {
+			steps = append(steps, s)
+		}
+	}
+	return steps
+}
+
+// calmly tells whether nothing in the history disturbs what the daemon knows.
+func (h history) calmly() bool {
+	return !slices.ContainsFunc(h.Steps, func(s step) bool {
+		switch s.Kind {
+		case crash, restart, reload, narrow, forget:
+			return true
+		case ail:
+			return s.Trouble != late
+		}
+		return false
+	})
+}
+
 func pick(r *rand.Rand, from ...string) string { return from[r.IntN(len(from))] }
+
+// foreign gives an image that nobody pushes to a source.
+func foreign(n int) ocitest.Content { return strange()[n] }
+
+var strange = sync.OnceValue(func() []ocitest.Content {
+	return []ocitest.Content{ocitest.Image("foreign", 1), ocitest.Index(ocitest.Image("foreign platform", 1))}
+})
 
 // content gives one of the images that users push: some share layers, some are
 // indexes, some are artifacts.

@@ -24,7 +24,7 @@ const (
 
 // wrote is called at the instant a registry has taken a manifest of the daemon:
 // here P3 and P4 are held. times counts how often one request was taken.
-func (w *world) wrote(s *site, repository, reference string, before, now digest.Digest, times int) {
+func (w *world) wrote(s *site, repository, reference string, before, now digest.Digest, times int, tardy bool) {
 	w.echo(s, repository, reference, now, times)
 	if oci.IsDigest(reference) || strings.HasPrefix(reference, "twinport-lost-") {
 		return
@@ -34,12 +34,18 @@ func (w *world) wrote(s *site, repository, reference string, before, now digest.
 	}
 	at := tagAt{s.name, repository, reference}
 	w.complete(s, at, now)
-	if w.history.Topology.twoWay() {
+	switch {
+	case tardy: // no registry can be kept from this; it is repaired
+	case w.history.Topology.twoWay():
 		w.betweenTwo(at, before, now)
-	} else {
+	default:
 		w.inOrder(at, now)
+		w.keptDrift(at, now)
 	}
-	w.became(at, now, false)
+	n := w.became(at, now, false)
+	w.mu.Lock()
+	w.states[at][n-1].tardy = tardy
+	w.mu.Unlock()
 }
 
 // inOrder: what a destination's tag names, one after the other, is what its
@@ -92,7 +98,7 @@ func (w *world) recent(at tagAt, past []state, now digest.Digest) {
 func (w *world) betweenTwo(at tagAt, before, now digest.Digest) {
 	other := w.other(at)
 	w.mu.Lock()
-	here, there := w.states[at], w.states[other]
+	here, there, resolved := w.states[at], w.states[other], w.resolved[at]
 	w.mu.Unlock()
 	named := false
 	for i, s := range there {
@@ -107,6 +113,9 @@ func (w *world) betweenTwo(at tagAt, before, now digest.Digest) {
 	last := here[len(here)-1]
 	if !last.user || last.digest == "" || time.Since(last.at) < stale {
 		return // copied, or pushed in the very moment
+	}
+	if resolved.After(last.at) {
+		return // a person has chosen
 	}
 	for _, s := range there {
 		if s.digest == last.digest {
@@ -273,6 +282,9 @@ func (w *world) open() (all []string) {
 	jobs, findings := w.believed()
 	for _, j := range jobs {
 		stays := j.Error != nil && j.Error.Kind == "conflict" // a person settles it
+		if j.State == replicator.Held {
+			w.letGo() // what ran when it was canceled is held when it ends
+		}
 		if j.State.Unproven() && !stays {
 			note("P1: job %s → %s %s %.19s is %s", j.Source, j.Destination, j.Tag, j.Digest, j.State)
 		}
@@ -317,6 +329,9 @@ func (w *world) arrived(p *process, from, to tagAt, findings []replicator.Findin
 		if w.history.Topology.twoWay() && found(findings, replicator.FindingConflict, func(f replicator.Finding) bool {
 			return f.Repository == to.repository && f.Tag == to.tag
 		}) {
+			return
+		}
+		if w.stays(p, from, to, want.Digest, findings) {
 			return
 		}
 		note("P1: %s names %.19s, and %s names %.19s", from, want.Digest, to, got.Digest)

@@ -51,6 +51,7 @@ const (
 	cut       trouble = "cut"       // bodies end early
 	corrupt   trouble = "corrupt"   // bodies are damaged on their way
 	half      trouble = "half"      // listings break off
+	late      trouble = "late"      // manifests are taken long after nobody waits for the answer
 )
 
 var troubles = []trouble{down, refusing, busy, throttled, slow, deaf, doubled, cut, corrupt, half}
@@ -123,6 +124,7 @@ type request struct {
 	repository string
 	reference  string
 	draw       draw
+	tardy      bool // it is taken when nobody waits for it any more
 }
 
 type requestKey struct{}
@@ -162,7 +164,9 @@ func (c *client) do(ctx context.Context, method ocitest.Method, repository, refe
 		_ = resp.Body.Close()
 		err = r.fault(resp.StatusCode)
 	}
-	if err == nil {
+	if err == nil && method == ocitest.PutManifest && s.suffers(late, r.draw) {
+		err = r.late(apply)
+	} else if err == nil {
 		err = apply(r)
 		if s.suffers(doubled, r.draw) && err == nil {
 			err = apply(r)
@@ -179,6 +183,21 @@ func (c *client) do(ctx context.Context, method ocitest.Method, repository, refe
 	}
 	s.w.trace("%s %s %s %s: %s", s.name, method, repository, brief(reference), oci.KindOf(err))
 	return err
+}
+
+// late has the registry take a request when its sender has given up on it, or is
+// dead.
+func (r *request) late(apply func(*request) error) error {
+	r.tardy = true
+	r.s.w.senders.Go(func() {
+		time.Sleep(r.draw.also("late").between(100*time.Millisecond, 20*time.Second))
+		if r.s.w.over() {
+			return
+		}
+		err := apply(r)
+		r.s.w.trace("%s %s %s %s, late: %s", r.s.name, r.method, r.repository, brief(r.reference), oci.KindOf(err))
+	})
+	return &oci.RegistryError{Registry: r.s.name, Operation: string(r.method), Kind: oci.ErrInterrupted}
 }
 
 // RoundTrip is the network of the site, behind the daemon's gate: it takes the

@@ -22,7 +22,6 @@ func (w *world) tell(s step, n int, format string, args ...any) {
 		defer w.mu.Unlock()
 		at := tagAt{s.Registry, s.Repository, s.Tag}
 		w.accepted[at] = max(w.accepted[at], n)
-		w.lastTold = time.Now()
 	})
 	if late.also("twice").hits(100) {
 		w.send(s.Registry, name+" again", body, late.also("twice").between(time.Millisecond, s.Late+5*time.Second), func() {})

@@ -47,7 +47,7 @@ type world struct {
 	reached  map[tagAt]int // how far a destination's tag has come along its source's
 	accepted map[tagAt]int // the newest state whose event was answered 202, plus 1
 	attached []attachment
-	lastTold time.Time // when the last event was accepted
+	resolved map[tagAt]time.Time
 }
 
 // A tagAt is a tag of one registry.
@@ -60,6 +60,8 @@ type state struct {
 	digest digest.Digest // empty: it was deleted
 	at     time.Time
 	user   bool // pushed, not copied
+	// foreign: somebody moved a destination's tag; tardy: the daemon did, late.
+	foreign, tardy bool
 }
 
 // An attachment is a referrer that a user pushed.
@@ -84,7 +86,7 @@ func play(t *testing.T, h history, verbose bool) (out outcome) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{
 			history: h, chance: chance{h.Seed, time.Now()}, sites: make(map[string]*site), dir: dir, began: time.Now(), verbose: verbose,
-			states: make(map[tagAt][]state), reached: make(map[tagAt]int), accepted: make(map[tagAt]int),
+			states: make(map[tagAt][]state), reached: make(map[tagAt]int), accepted: make(map[tagAt]int), resolved: make(map[tagAt]time.Time),
 		}
 		for _, name := range h.Topology.registries() {
 			w.sites[name] = newSite(w, name, h.options(name))
@@ -168,6 +170,10 @@ func (w *world) do(s step) {
 		w.reload(setting{fingerprint: s.N})
 	case narrow:
 		w.reload(setting{fingerprint: s.N, without: s.Registry})
+	case meddle:
+		w.meddle(s)
+	case pause, resume, cancel, retry, resolve:
+		w.operate(s)
 	}
 }
 
@@ -247,7 +253,7 @@ func (w *world) forget(s step) {
 func (w *world) became(at tagAt, d digest.Digest, user bool) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.states[at] = append(w.states[at], state{d, time.Now(), user})
+	w.states[at] = append(w.states[at], state{digest: d, at: time.Now(), user: user})
 	return len(w.states[at])
 }
 
@@ -264,6 +270,7 @@ func (w *world) calm() {
 	if narrowed {
 		w.reload(setting{fingerprint: 1 << 20})
 	}
+	w.letGo()
 	w.trace("calm")
 }
 
