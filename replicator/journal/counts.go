@@ -2,6 +2,7 @@ package journal
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -55,4 +56,17 @@ func (b *batch) saveCounts() error {
 		}
 	}
 	return nil
+}
+
+// eachCount gives how many rows each group has, but for those that have none.
+func eachCount(ctx context.Context, db queryer, f func(g jobGroup, n int64)) error {
+	return each(ctx, db, sqlJobCounts, nil, func(scan scanner) error {
+		var g jobGroup
+		var lane, n int64
+		err := scan(&g.edge, &g.state, &lane, &n)
+		if g.lane = replicator.Lane(lane); err == nil {
+			f(g, n)
+		}
+		return err
+	})
 }

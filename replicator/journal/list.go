@@ -118,8 +118,10 @@ func (j *Journal) selectIDs(ctx context.Context, c *catalog, f JobFilter, newest
 		ids, err = s.byError(ctx, j.reads)
 	case f.Tag != "":
 		ids, err = s.byScan(ctx, j.reads)
-	default:
+	case len(f.States) > 0 || f.Lane != nil || f.Route != "" || f.Destination != "":
 		ids, err = s.byStanding(ctx, j.reads)
+	default:
+		ids, err = s.all(ctx, j.reads)
 	}
 	if err != nil {
 		return nil, "", err
@@ -267,14 +269,28 @@ func (s *selection) byIDs(ctx context.Context, db queryer) ([]int64, error) {
 	return s.merge(all), nil
 }
 
+func (s *selection) all(ctx context.Context, db queryer) ([]int64, error) {
+	past, order := s.past("id", 1)
+	return s.query(ctx, db, "SELECT id FROM jobs WHERE"+past+order+" LIMIT $2", []any{s.after, s.limit})
+}
+
 // byStanding reads one index range per edge, state and lane; each is sorted.
+// Those of desired state that are known to be empty are left out.
 func (s *selection) byStanding(ctx context.Context, db queryer) ([]int64, error) {
+	counted := map[jobGroup]bool{}
+	err := eachCount(ctx, db, func(g jobGroup, _ int64) { counted[g] = true })
+	if err != nil {
+		return nil, err
+	}
 	past, order := s.past("id", 4)
 	query := "SELECT id FROM jobs WHERE edge = $1 AND state = $2 AND lane = $3 AND" + past + order + " LIMIT $5"
 	var all []int64
 	for _, edge := range s.edges {
 		for _, state := range s.states {
 			for _, lane := range s.lanes {
+				if state < done && !counted[jobGroup{edge, state, lane}] {
+					continue
+				}
 				ids, err := s.query(ctx, db, query, []any{edge, int64(state), int64(lane), s.after, s.limit})
 				if err != nil {
 					return nil, err
@@ -287,10 +303,23 @@ func (s *selection) byStanding(ctx context.Context, db queryer) ([]int64, error)
 	return s.merge(all), nil
 }
 
+// byError reads one index range per edge and state.
 func (s *selection) byError(ctx context.Context, db queryer) ([]int64, error) {
-	where, args := s.conditions([]any{s.after, s.limit})
-	past, order := s.past("id", 1)
-	return s.query(ctx, db, "SELECT id FROM jobs WHERE error_kind <> '' AND"+past+where+order+" LIMIT $2", args)
+	var all []int64
+	for _, edge := range s.edges {
+		for _, state := range s.states {
+			where, args := s.conditions([]any{edge, int64(state), s.after, s.limit})
+			past, order := s.past("id", 3)
+			ids, err := s.query(ctx, db, "SELECT id FROM jobs WHERE error_kind <> '' AND edge = $1 AND state = $2 AND"+
+				past+where+order+" LIMIT $4", args)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, ids...)
+		}
+		all = s.merge(all)
+	}
+	return s.merge(all), nil
 }
 
 func (s *selection) byRepository(ctx context.Context, db queryer) ([]int64, error) {

@@ -116,6 +116,8 @@ func benchmarkList(b *testing.B, j *Journal) {
 		"page of 1000":       {Limit: 1000},
 		"error and state":    {ErrorKind: "denied", States: []replicator.JobState{replicator.Refused}},
 		"error and route":    {ErrorKind: "rare", Route: "route-1"},
+		"error, no route":    {ErrorKind: "denied", Route: "route-1", Lane: &manual},
+		"error, no state":    {ErrorKind: "denied", States: []replicator.JobState{replicator.Held}},
 		"tag (looks at all)": {Tag: "v999999"},
 	} {
 		b.Run(name, func(b *testing.B) {

@@ -29,12 +29,13 @@ func (j *Journal) Standings(ctx context.Context) ([]Standing, error) {
 		return s
 	}
 	edges := map[int64]bool{}
-	err = j.counts(ctx, func(edgeID int64, state replicator.JobState, lane replicator.Lane, n int64) {
-		for _, w := range c.edges[edgeID].wants {
-			of(w).add(state, lane, n)
+	err = eachCount(ctx, j.reads, func(g jobGroup, n int64) {
+		state := g.state.state()
+		for _, w := range c.edges[g.edge].wants {
+			of(w).add(state, g.lane, n)
 		}
 		if state.Unproven() {
-			edges[edgeID] = true
+			edges[g.edge] = true
 		}
 	})
 	if err == nil {
@@ -64,20 +65,6 @@ func (s *Standing) add(state replicator.JobState, lane replicator.Lane, n int64)
 	if state.Unproven() && lane == replicator.LaneBackfill {
 		s.Backfill += n
 	}
-}
-
-// counts gives the number of rows of desired state by edge, state and lane, as
-// whoever writes them keeps it.
-func (j *Journal) counts(ctx context.Context, f func(edge int64, state replicator.JobState, lane replicator.Lane, n int64)) error {
-	return each(ctx, j.reads, sqlJobCounts, nil, func(scan scanner) error {
-		var edge, lane, n int64
-		var state stateCode
-		err := scan(&edge, &state, &lane, &n)
-		if err == nil {
-			f(edge, state.state(), replicator.Lane(lane), n)
-		}
-		return err
-	})
 }
 
 // behindSince adds the earliest push of each edge that no proof covers.
@@ -140,9 +127,9 @@ func (j *Journal) JobCounts(ctx context.Context) (map[replicator.JobState]map[re
 	for _, state := range liveStates {
 		all[state.state()] = map[replicator.Lane]int64{}
 	}
-	err := j.counts(ctx, func(_ int64, state replicator.JobState, lane replicator.Lane, n int64) {
-		if lanes := all[state]; lanes != nil {
-			lanes[lane] += n
+	err := eachCount(ctx, j.reads, func(g jobGroup, n int64) {
+		if lanes := all[g.state.state()]; lanes != nil {
+			lanes[g.lane] += n
 		}
 	})
 	if err != nil {

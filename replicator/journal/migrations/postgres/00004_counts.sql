@@ -27,6 +27,10 @@ CREATE TABLE record_counts (
 -- The earliest push that no proof covers is the first of an edge here.
 CREATE INDEX jobs_behind ON jobs (edge, behind_since) WHERE state < 4 AND behind_since > 0;
 
+-- Errors are looked for within a route or a state, too.
+DROP INDEX jobs_error;
+CREATE INDEX jobs_errors ON jobs (edge, error_kind, state, id) WHERE error_kind <> '';
+
 -- +goose StatementBegin
 CREATE FUNCTION count_job() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN

@@ -24,6 +24,10 @@ CREATE TABLE record_counts (
 -- The earliest push that no proof covers is the first of an edge here.
 CREATE INDEX jobs_behind ON jobs (edge, behind_since) WHERE state < 4 AND behind_since > 0;
 
+-- Errors are looked for within a route or a state, too.
+DROP INDEX jobs_error;
+CREATE INDEX jobs_errors ON jobs (edge, error_kind, state, id) WHERE error_kind <> '';
+
 INSERT INTO job_counts (edge, state, lane, n)
 	SELECT edge, state, lane, COUNT(*) FROM jobs WHERE state < 5 GROUP BY edge, state, lane;
 INSERT INTO record_counts (route, registry, trust, n, unconfirmed)
