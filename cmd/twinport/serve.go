@@ -100,7 +100,7 @@ func serve(ctx context.Context, o *options, cfg *config.Config, watcher *config.
 	metrics.Collect(operator)
 	doors := daemon.Doors{
 		Hooks: s.intake, API: api.Handler(operator, s.token), Metrics: api.Authorized(metrics.Handler(), s.token),
-		Profiles: api.Profiles(s.token), Ready: j.Healthy, Log: log,
+		Profiles: api.Profiles(s.token), Ready: j.Healthy, Relieve: s.daemon.Relieve, Log: log,
 	}
 	if doors.TLS, err = s.tls(); err != nil {
 		return err

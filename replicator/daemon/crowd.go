@@ -33,6 +33,8 @@ type crowd struct {
 	max int
 	log *zap.Logger
 	now func() time.Time
+	// relieve takes back descriptors that are held for nothing.
+	relieve func()
 
 	mu      sync.Mutex
 	open    int
@@ -47,7 +49,7 @@ func newCrowd(l net.Listener, most int, log *zap.Logger) *crowd {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err == nil && files.Cur/4 < uint64(most) {
 		most = max(int(files.Cur/4), 8)
 	}
-	return &crowd{Listener: l, max: most, log: log, now: time.Now}
+	return &crowd{Listener: l, max: most, log: log, now: time.Now, relieve: func() {}}
 }
 
 // A visitor is one connection.
@@ -65,12 +67,16 @@ func (c *crowd) Accept() (net.Conn, error) {
 	for {
 		conn, err := c.Listener.Accept()
 		if err != nil {
-			full := errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
-			if oldest := c.oldest(); full && oldest != nil {
-				oldest.turnAway()
-				continue
+			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+				// Without it, connections to registries that are only kept for
+				// the next request would keep everybody out.
+				c.relieve()
+				if oldest := c.oldest(); oldest != nil {
+					oldest.turnAway()
+					continue
+				}
 			}
-			return nil, err
+			return nil, err // which is tried again, after a pause
 		}
 		v := &visitor{Conn: conn, crowd: c}
 		c.mu.Lock()

@@ -177,6 +177,19 @@ func (n *noDescriptors) Accept() (net.Conn, error) {
 	return n.Listener.Accept()
 }
 
+// TestCrowdIsRelieved: with no descriptor left and nobody to turn away, what is
+// held for nothing is given back, and the accept is tried again.
+func TestCrowdIsRelieved(t *testing.T) {
+	t.Parallel()
+	relieved := 0
+	c := newCrowd(&noDescriptors{accepted: 1, failures: 1}, 8, zap.NewNop())
+	c.relieve = func() { relieved++ }
+	_, err := c.Accept()
+	if relieved != 1 || !errors.Is(err, syscall.EMFILE) {
+		t.Errorf("relieved %d times, %v", relieved, err)
+	}
+}
+
 // TestCrowdTells: the log has a line, not one for each.
 func TestCrowdTells(t *testing.T) {
 	t.Parallel()

@@ -188,6 +188,14 @@ func (d *Daemon) Swap(ctx context.Context, st *State, actor string) error {
 	return nil
 }
 
+// Relieve closes the connections to registries that no request uses: the
+// process has no descriptors left.
+func (d *Daemon) Relieve() {
+	for _, r := range d.State().Registries {
+		r.Gate.CloseIdle()
+	}
+}
+
 // reloaded is closed at the next reload.
 func (d *Daemon) reloaded() <-chan struct{} {
 	d.mu.Lock()

@@ -25,6 +25,8 @@ type Doors struct {
 	API, Metrics, Profiles http.Handler
 	// Ready tells whether the journal is writable and a config is loaded.
 	Ready func(context.Context) error
+	// Relieve, where not nil, takes back descriptors that are held for nothing.
+	Relieve func()
 	// TLS, where not nil, is spoken at both addresses.
 	TLS *tls.Config
 	Log *zap.Logger
@@ -76,6 +78,9 @@ func (doors Doors) Serve(ctx context.Context, public, admin net.Listener) error 
 	} {
 		s := side.server
 		side.crowd.guard(s)
+		if doors.Relieve != nil {
+			side.crowd.relieve = doors.Relieve
+		}
 		s.ReadHeaderTimeout, s.IdleTimeout, s.MaxHeaderBytes = headerTimeout, idleTimeout, maxHeader
 		s.ErrorLog = zap.NewStdLog(doors.Log.WithOptions(zap.IncreaseLevel(zap.ErrorLevel)))
 		var listener net.Listener = side.crowd
