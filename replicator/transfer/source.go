@@ -22,7 +22,7 @@ const (
 	// doubles it, up to silenceMax.
 	silenceMin, silenceMax = 4 * time.Second, time.Minute
 	// brokenPiece is how much is asked for at once after a break.
-	brokenPiece = 4 << 20
+	brokenPiece = 3 << 20
 )
 
 // A sourceFault is an error that is the source's, not the destination's.
