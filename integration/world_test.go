@@ -24,6 +24,7 @@ type setup struct {
 	exact  bool     // no race detector: memory or rates are measured
 	disk   bool     // registries keep gigabytes
 	direct bool     // the config names the registries, not their proxies
+	wires  bool     // the config names wires to the proxies
 	source harness.RegistryOptions
 	others harness.RegistryOptions
 	lines  []string // further top-level lines
@@ -37,6 +38,7 @@ type world struct {
 	t       *testing.T
 	reg     map[string]*harness.Dist
 	proxy   map[string]*harness.Proxy // in front of each registry, for twinport alone
+	wire    map[string]*harness.Wire  // in front of the proxies, where asked for
 	relay   map[string]*harness.Relay
 	eu, us  *harness.Client // past the proxies
 	content *harness.Generator
@@ -54,6 +56,7 @@ func build(t *testing.T, s setup) *world {
 	w := &world{
 		Daemon: harness.NewDaemon(t, harness.Config{Lines: s.lines}), t: t,
 		reg: make(map[string]*harness.Dist), proxy: make(map[string]*harness.Proxy), relay: make(map[string]*harness.Relay),
+		wire:    make(map[string]*harness.Wire),
 		content: harness.NewGenerator(seedOf(t.Name())),
 	}
 	w.Race = !s.exact && !testing.Short()
@@ -82,8 +85,12 @@ func build(t *testing.T, s setup) *world {
 		w.reg[name] = harness.StartRegistry(t, name, options)
 		w.proxy[name] = harness.StartProxy(t, w.reg[name].Addr)
 		addr := w.proxy[name].Addr
-		if s.direct {
+		switch {
+		case s.direct:
 			addr = w.reg[name].Addr
+		case s.wires:
+			w.wire[name] = harness.StartWire(t, addr)
+			addr = w.wire[name].Addr
 		}
 		w.Config.Registries = append(w.Config.Registries, harness.RegistryConfig{
 			Name: name, Addr: addr, Username: options.Username, Password: options.Password,

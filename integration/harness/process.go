@@ -2,6 +2,7 @@ package harness
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -122,6 +123,39 @@ func (p *Process) Kill() {
 
 // Signal sends a signal.
 func (p *Process) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
+
+// Freeze stops the process (SIGSTOP), and returns when none of its threads runs.
+func (p *Process) Freeze(t T) {
+	t.Helper()
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatalf("freeze %s: %v", p.name, err)
+	}
+	WaitFor(t, p.name+" to stand still", 30*time.Second, func(context.Context) error {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.PID()))
+		if err != nil {
+			return err
+		}
+		for _, thread := range threads {
+			raw, err := os.ReadFile(thread)
+			if err != nil {
+				continue // it has ended
+			}
+			_, state, _ := strings.Cut(string(raw), ") ")
+			if !strings.HasPrefix(state, "T") {
+				return fmt.Errorf("%s: %s", thread, raw)
+			}
+		}
+		return nil
+	})
+}
+
+// Thaw lets it go on.
+func (p *Process) Thaw(t T) {
+	t.Helper()
+	if err := p.Signal(syscall.SIGCONT); err != nil {
+		t.Fatalf("thaw %s: %v", p.name, err)
+	}
+}
 
 // Wait waits for the end of the process and returns its exit code, or an
 // error after the deadline. A process ended by a signal has code -1.

@@ -70,6 +70,8 @@ type Fault struct {
 	RetryAfter time.Duration // with Status: that header, in whole seconds
 	Drop       bool          // close the connection without an answer
 	Hang       bool          // never answer
+	Hold       bool          // pass on when the fault is removed, whether or not anybody still waits for the answer
+	Lose       bool          // pass on, and close the connection instead of answering
 	CutRequest int64         // pass on this many bytes of the request's body, then close the connection
 	Stall      int64         // pass on this many bytes of the request's body, and the rest when the fault is removed
 	CutAnswer  int64         // give this many bytes of the answer's body, then close the connection
@@ -301,7 +303,13 @@ func (p *Proxy) handler(next http.Handler) http.Handler {
 		if fault != nil && p.meet(w, r, fault) {
 			return
 		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, &passing{req, fault})))
+		ctx := r.Context()
+		if fault != nil && fault.Hold {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithCancel(context.WithoutCancel(ctx))
+			defer cancel()
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(ctx, contextKey{}, &passing{req, fault})))
 	})
 }
 
@@ -335,6 +343,11 @@ func (p *Proxy) meet(w http.ResponseWriter, r *http.Request, f *activeFault) (do
 		}
 	}
 	switch {
+	case f.Hold:
+		select {
+		case <-f.over:
+		case <-p.stop:
+		}
 	case f.Hang:
 		select {
 		case <-r.Context().Done():
@@ -382,6 +395,8 @@ func (p *Proxy) answer(resp *http.Response) error {
 		return nil
 	}
 	switch {
+	case f.Lose:
+		return errCut
 	case f.CutAnswer > 0:
 		resp.Body = &cutReader{ReadCloser: resp.Body, left: f.CutAnswer}
 	case f.Corrupt:

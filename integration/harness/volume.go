@@ -41,11 +41,12 @@ func NewVolume(t T, size int64) *Volume {
 	if v.owner {
 		args = append(args, "--user", "--map-root-user")
 	}
-	// It ends by itself some time, whatever becomes of us.
-	args = append(args, "sh", "-c", `mount -t tmpfs -o "size=$1,mode=700" tmpfs "$2" && mkdir "$2/data" && echo mounted && exec sleep 3600`,
+	// What is missing or not allowed is told in the log, and is no mistake. It
+	// ends by itself some time, whatever becomes of us.
+	args = append(args, "--", "sh", "-c", `mount -t tmpfs -o "size=$1,mode=700" tmpfs "$2" && mkdir "$2/data" && echo mounted && exec sleep 3600`,
 		"sh", strconv.FormatInt(size, 10), v.Path)
 	log := v.Path + ".log"
-	holder := StartProcess(t, "volume", "unshare", args, nil, log)
+	holder := StartProcess(t, "volume", "sh", append([]string{"-c", `exec unshare "$@"`, "sh"}, args...), nil, log)
 	WaitFor(t, "the volume", 30*time.Second, func(context.Context) error {
 		raw, err := os.ReadFile(log)
 		switch {
@@ -121,7 +122,7 @@ func (v *Volume) ReadOnly() bool {
 	if v.holder == nil {
 		return false
 	}
-	command := append(v.enter(), "mount", "-o", "remount,ro", v.Path)
+	command := append(v.enter(), "mount", "-o", "remount,bind,ro", v.Path)
 	if r := run(v.t, time.Minute, "/", nil, command[0], command[1:]...); r.Code != 0 {
 		v.t.Fatalf("remount the volume: %s", r.Stderr)
 	}
