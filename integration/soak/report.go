@@ -16,9 +16,10 @@ const (
 	// The journal keeps what every push was for its `history` and longer; an
 	// action of the load, to two destinations, may cost this much of it.
 	journalPerAction = 8 << 10
-	// Of what is alive on the heap at rest, memory for blobs is kept for the next
-	// ones; the rest are names of what was seen lately.
-	aliveMore = 24 << 20
+	// Alive on the heap at rest are memory for blobs, kept for the next ones (small
+	// ones take up to 30 MiB of it), and names of what was seen lately, at most so
+	// many.
+	aliveMore = 40 << 20
 	// SQLite's write-ahead log is reused, and cut back to 64 MiB.
 	logAtMost = 80 << 20
 )
