@@ -54,6 +54,7 @@ type blobReader struct {
 	calm  int64           // read since the last break
 	whole bool            // no ranges: the rest is one piece
 	ahead *ahead
+	met   int64 // where ahead begins: the pieces before it go on up to there
 
 	watched time.Time // zero: not yet
 	from    int64     // at, then
@@ -66,7 +67,7 @@ func (r *blobReader) Read(p []byte) (int, error) {
 		if r.at >= r.desc.Size && r.desc.Size > 0 {
 			return 0, io.EOF
 		}
-		if r.piece == nil && r.ahead != nil {
+		if r.piece == nil && r.ahead != nil && r.at >= r.met {
 			n, err := r.ahead.Read(p)
 			r.at += int64(n)
 			if errors.Is(err, oci.ErrUnsupported) {
@@ -119,6 +120,9 @@ func (r *blobReader) next() *resumingReader {
 	if rest-length < length/2 && length > brokenPiece {
 		length = rest
 	}
+	if r.ahead != nil { // the piece before was drawn in by a break
+		rest = r.met - r.at
+	}
 	length = min(length, rest)
 	return &resumingReader{
 		ctx: r.ctx, src: r.src, desc: r.desc, at: r.at, mark: r.at, end: r.at + length,
@@ -154,7 +158,8 @@ func (r *blobReader) watch(began, now time.Time) {
 	others := r.others()
 	slow = slow && (far || others <= nearReads && rate < fastEnough)
 	if slow && !r.whole && r.piece.ranged && r.desc.Size-r.piece.end >= worthAhead {
-		r.ahead = readAhead(r.ctx, r, r.piece.end, others, rate)
+		r.met = r.piece.end
+		r.ahead = readAhead(r.ctx, r, r.met, others, rate)
 	}
 }
 

@@ -225,9 +225,12 @@ func TestSilentConnectionsAreReplaced(t *testing.T) {
 		atMost    time.Duration
 		requests  int64
 	}{
-		"one, near":       {time.Millisecond, []int{3 * mega}, 200e6, 6 * time.Second, 80},
-		"three, far":      {80 * time.Millisecond, []int{mega, mega, mega}, 50e6, 16 * time.Second, 120},
-		"slow and steady": {time.Millisecond, nil, 200e3, 10 * time.Minute, 120},
+		"one, near":  {time.Millisecond, []int{3 * mega}, 200e6, 6 * time.Second, 80},
+		"three, far": {80 * time.Millisecond, []int{mega, mega, mega}, 50e6, 16 * time.Second, 120},
+		// The piece under way is drawn in; what lies between it and what the
+		// others read is read all the same.
+		"after others have begun": {time.Millisecond, []int{0, 3 * mega}, 20e6, 16 * time.Second, 120},
+		"slow and steady":         {time.Millisecond, nil, 200e3, 10 * time.Minute, 120},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
