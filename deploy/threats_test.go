@@ -14,8 +14,8 @@ var (
 	madeTest  = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)[A-Za-z0-9]+)\(`)
 )
 
-// TestThreatsHaveTheirTests: each threat of the threat model names tests, and
-// those exist.
+// TestThreatsHaveTheirTests: each threat of the threat model, and each fault of
+// the page about them, names tests, and those exist.
 func TestThreatsHaveTheirTests(t *testing.T) {
 	made := map[string]bool{}
 	err := filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
@@ -39,31 +39,36 @@ func TestThreatsHaveTheirTests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	page, err := os.ReadFile("docs/threat-model.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	threats, in := 0, false
-	for line := range strings.Lines(string(page)) {
-		switch cells := strings.Split(line, "|"); {
-		case strings.HasPrefix(line, "| threat |"):
-			in = true
-		case !strings.HasPrefix(line, "|"):
-			in = false
-		case in && !strings.HasPrefix(line, "|---"):
-			threats++
-			names := namedTest.FindAllStringSubmatch(cells[len(cells)-2], -1)
-			if len(names) == 0 {
-				t.Errorf("no test for: %s", cells[1])
-			}
-			for _, name := range names {
-				if !made[name[1]] {
-					t.Errorf("there is no %s, named for: %s", name[1], cells[1])
+	for _, page := range []struct {
+		path, column string
+		atLeast      int
+	}{{"docs/threat-model.md", "threat", 30}, {"docs/faults.md", "fault", 20}} {
+		text, err := os.ReadFile(page.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines, in := 0, false
+		for line := range strings.Lines(string(text)) {
+			switch cells := strings.Split(line, "|"); {
+			case strings.HasPrefix(line, "| "+page.column+" |"):
+				in = true
+			case !strings.HasPrefix(line, "|"):
+				in = false
+			case in && !strings.HasPrefix(line, "|---"):
+				lines++
+				names := namedTest.FindAllStringSubmatch(cells[len(cells)-2], -1)
+				if len(names) == 0 {
+					t.Errorf("%s: no test for: %s", page.path, cells[1])
+				}
+				for _, name := range names {
+					if !made[name[1]] {
+						t.Errorf("%s: there is no %s, named for: %s", page.path, name[1], cells[1])
+					}
 				}
 			}
 		}
-	}
-	if threats < 30 {
-		t.Errorf("%d threats were found: the tables are read wrongly", threats)
+		if lines < page.atLeast {
+			t.Errorf("%s: %d lines were found: the tables are read wrongly", page.path, lines)
+		}
 	}
 }
