@@ -25,10 +25,10 @@ func TestDescriptorsRunOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const pushes = 60
+	const pushes = 30
 	images := make([]*harness.Graph, pushes)
 	for i := range images {
-		images[i] = w.content.Image(harness.ImageSpec{Layers: 4})
+		images[i] = w.content.Image(harness.ImageSpec{Layers: 3})
 		w.push(fmt.Sprint("team/app", i%8), images[i], fmt.Sprint("v", i))
 	}
 	t.Run("flood", func(t *testing.T) {

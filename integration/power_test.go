@@ -50,9 +50,9 @@ func TestThePowerIsLostAtAnyMoment(t *testing.T) {
 		sure map[string]*harness.Graph
 	}
 	var losses []loss
-	for range scaled(5, 2) {
+	for range scaled(4, 2) {
 		mu.Lock()
-		until := len(answered) + 20 + rand.IntN(100)
+		until := len(answered) + 10 + rand.IntN(60)
 		mu.Unlock()
 		harness.WaitFor(t, "webhooks to be answered", soon, func(context.Context) error {
 			mu.Lock()
