@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -15,11 +16,12 @@ import (
 // meddle has somebody else move a destination's tag.
 func (w *world) meddle(s step) {
 	c := foreign(s.Content)
-	w.sites[s.Registry].Push(s.Repository, s.Tag, c)
 	at := tagAt{s.Registry, s.Repository, s.Tag}
+	kept := w.history.Drift == "keep" && w.isProven(at)
+	w.sites[s.Registry].Push(s.Repository, s.Tag, c)
 	n := w.became(at, c.Digest(), true)
 	w.mu.Lock()
-	w.states[at][n-1].foreign = true
+	w.states[at][n-1].foreign, w.states[at][n-1].kept = true, kept
 	w.mu.Unlock()
 	if w.history.Topology.feeds(s.Registry) {
 		w.tell(s, n, `{"timestamp":%q,"action":"push","target":{"mediaType":%q,"digest":%q,"repository":%q,"tag":%q}}`,
@@ -84,27 +86,33 @@ func (w *world) letGo() {
 	}
 }
 
-// keptDrift: with `drift: keep` what somebody else put under a tag stays while
-// its source does not change (P7). Where nothing else happens, the daemon knows
-// of its own moves after some seconds.
+// keptDrift: with `drift: keep` what somebody else put under a tag that was
+// proven stays while its source does not change (P7).
 func (w *world) keptDrift(at tagAt, now digest.Digest) {
-	const known = 5 * time.Second
-	if w.history.Drift != "keep" || !w.history.calmly() {
-		return
-	}
 	from := tagAt{w.history.Topology.source(at.registry), at.repository, at.tag}
 	w.mu.Lock()
 	there, past := w.states[at], w.states[from]
 	w.mu.Unlock()
-	n := len(there)
-	if n < 2 || !there[n-1].foreign || there[n-2].foreign || len(past) == 0 {
+	if len(there) == 0 || len(past) == 0 {
 		return
 	}
-	ours, source := there[n-2], past[len(past)-1]
-	if ours.tardy || ours.digest != source.digest || ours.at.Before(source.at) || there[n-1].at.Sub(ours.at) < known {
-		return
+	if last := there[len(there)-1]; last.kept && past[len(past)-1].at.Before(last.at) {
+		w.fault("P7: %s was moved to %.19s from %.19s, which somebody else had put there", at, now, last.digest)
 	}
-	w.fault("P7: %s was moved to %.19s from %.19s, which somebody else had put there", at, now, there[n-1].digest)
+}
+
+// isProven tells whether a destination's tag is on record as what it and its
+// source name, by a daemon that nothing can make doubt that.
+func (w *world) isProven(at tagAt) bool {
+	p := w.process()
+	from := w.history.Topology.source(at.registry)
+	if p == nil || slices.ContainsFunc(w.history.Steps, func(s step) bool { return s.Kind == forget }) {
+		return false
+	}
+	want, ok := w.sites[from].Manifest(at.repository, at.tag)
+	got, _ := w.sites[at.registry].Manifest(at.repository, at.tag)
+	record, known, err := p.journal.Record(background, w.sites[at.registry].Identity(), at.repository, at.tag)
+	return ok && err == nil && known && record.Digest == want.Digest && got.Digest == want.Digest
 }
 
 // stays tells whether a destination's tag may differ from its source's: what

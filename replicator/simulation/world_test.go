@@ -62,6 +62,7 @@ type state struct {
 	user   bool // pushed, not copied
 	// foreign: somebody moved a destination's tag; tardy: the daemon did, late.
 	foreign, tardy bool
+	kept           bool // and with `drift: keep` it stays
 }
 
 // An attachment is a referrer that a user pushed.
