@@ -11,24 +11,24 @@ import (
 	"github.com/twinport/twinport/integration/harness"
 )
 
-// P1, P9: the daemon may open no more than 80 files, while hundreds of
+// P1, P9: the daemon may open no more than 56 files, while hundreds of
 // connections hold on and many copies want to run: it refuses connections, not
 // webhooks it has accepted, and all of those are proven. When the flood is over
 // it is as before.
 func TestDescriptorsRunOut(t *testing.T) {
 	t.Parallel()
 	w := build(t, setup{silent: true})
-	w.Under = []string{"sh", "-c", `ulimit -n 80 && exec "$0" "$@"`}
+	w.Under = []string{"sh", "-c", `ulimit -n 56 && exec "$0" "$@"`}
 	w.Start()
 	pid := w.Process().PID()
 	info, err := w.Info()
 	if err != nil {
 		t.Fatal(err)
 	}
-	const pushes = 30
+	const pushes = 16
 	images := make([]*harness.Graph, pushes)
 	for i := range images {
-		images[i] = w.content.Image(harness.ImageSpec{Layers: 3})
+		images[i] = w.content.Image(harness.ImageSpec{Layers: 2})
 		w.push(fmt.Sprint("team/app", i%8), images[i], fmt.Sprint("v", i))
 	}
 	t.Run("flood", func(t *testing.T) {
@@ -48,7 +48,7 @@ func TestDescriptorsRunOut(t *testing.T) {
 		})
 	})
 	w.isReady()
-	w.WaitSettled(soon)
+	w.WaitSettled(2 * time.Minute)
 	if !strings.Contains(w.Log(), "too many connections") {
 		t.Error("nothing was said of connections that were closed")
 	}
