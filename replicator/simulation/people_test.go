@@ -19,10 +19,7 @@ func (w *world) meddle(s step) {
 	at := tagAt{s.Registry, s.Repository, s.Tag}
 	kept := w.history.Drift == "keep" && w.isProven(at)
 	w.sites[s.Registry].Push(s.Repository, s.Tag, c)
-	n := w.became(at, c.Digest(), true)
-	w.mu.Lock()
-	w.states[at][n-1].foreign, w.states[at][n-1].kept = true, kept
-	w.mu.Unlock()
+	n := w.became(at, state{digest: c.Digest(), user: true, foreign: true, kept: kept})
 	if w.history.Topology.feeds(s.Registry) {
 		w.tell(s, n, `{"timestamp":%q,"action":"push","target":{"mediaType":%q,"digest":%q,"repository":%q,"tag":%q}}`,
 			w.stamp(), c.Root().MediaType, c.Digest(), s.Repository, s.Tag)

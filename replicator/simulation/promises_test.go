@@ -42,10 +42,7 @@ func (w *world) wrote(s *site, repository, reference string, before, now digest.
 		w.inOrder(at, now)
 		w.keptDrift(at, now)
 	}
-	n := w.became(at, now, false)
-	w.mu.Lock()
-	w.states[at][n-1].tardy = tardy
-	w.mu.Unlock()
+	w.became(at, state{digest: now, tardy: tardy})
 }
 
 // inOrder: what a destination's tag names, one after the other, is what its

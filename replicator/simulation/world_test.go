@@ -153,7 +153,7 @@ func (w *world) do(s step) {
 		w.push(s)
 	case remove:
 		w.sites[s.Registry].SetTag(s.Repository, s.Tag, "")
-		w.became(tagAt{s.Registry, s.Repository, s.Tag}, "", true)
+		w.became(tagAt{s.Registry, s.Repository, s.Tag}, state{user: true})
 		w.tell(s, 0, `{"timestamp":%q,"action":"delete","target":{"repository":%q,"tag":%q}}`, w.stamp(), s.Repository, s.Tag)
 	case attach:
 		w.attach(s)
@@ -184,7 +184,7 @@ func (w *world) stamp() string { return time.Now().UTC().Format(time.RFC3339Nano
 func (w *world) push(s step) {
 	c := content(s.Content)
 	w.sites[s.Registry].Push(s.Repository, s.Tag, c)
-	n := w.became(tagAt{s.Registry, s.Repository, s.Tag}, c.Digest(), true)
+	n := w.became(tagAt{s.Registry, s.Repository, s.Tag}, state{digest: c.Digest(), user: true})
 	w.tell(s, n, `{"timestamp":%q,"action":"push","target":{"mediaType":%q,"digest":%q,"repository":%q,"tag":%q}}`,
 		w.stamp(), c.Root().MediaType, c.Digest(), s.Repository, s.Tag)
 }
@@ -234,7 +234,7 @@ func (w *world) forget(s step) {
 	case 0: // the tag
 		site.SetTag(s.Repository, s.Tag, "")
 		site.note(site.lost, s.Repository, s.Tag)
-		w.became(at, "", false)
+		w.became(at, state{})
 	case 1: // a blob
 		if list := w.graph(site, s.Repository, root).blobs; len(list) > 0 {
 			gone(list[s.N/4%len(list)].Digest)
@@ -243,7 +243,7 @@ func (w *world) forget(s step) {
 		gone(root.Digest)
 	case 3: // all
 		for _, tag := range site.TagNames(s.Repository) {
-			w.became(tagAt{s.Registry, s.Repository, tag}, "", false)
+			w.became(tagAt{s.Registry, s.Repository, tag}, state{})
 		}
 		site.note(site.lost, s.Repository, "")
 		site.RemoveRepository(s.Repository)
@@ -251,10 +251,11 @@ func (w *world) forget(s step) {
 }
 
 // became notes what a tag names now; it gives which state that is, from 1.
-func (w *world) became(at tagAt, d digest.Digest, user bool) int {
+func (w *world) became(at tagAt, s state) int {
+	s.at = time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.states[at] = append(w.states[at], state{digest: d, at: time.Now(), user: user})
+	w.states[at] = append(w.states[at], s)
 	return len(w.states[at])
 }
 
