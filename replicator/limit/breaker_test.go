@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -126,6 +129,7 @@ func TestWhatIsUnreachable(t *testing.T) {
 		"429":                          {&script{status: 429}, get, false},
 		"401":                          {&script{status: 401}, get, false},
 		"refused by our own transport": {&script{err: fmt.Errorf("dial: %w", oci.ErrDenied)}, get, false},
+		"no descriptor left":           {&script{err: &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", syscall.EMFILE)}}, get, false},
 		"the body to send failed":      {reading(errDial), put(failing{}), false},
 		"cut in the middle of a body":  {reading(errDial), put(bytes.NewReader([]byte("x"))), false},
 		"no answer to a whole body":    {reading(timeout{}), put(bytes.NewReader([]byte("x"))), true},

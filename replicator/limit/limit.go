@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/twinport/twinport/replicator/oci"
@@ -228,6 +229,8 @@ func judge(ctx context.Context, status int, err error, took time.Duration, body 
 		return good
 	case body != nil && body.failed.Load():
 		return silent // what was to be sent failed, not the registry
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return silent // no descriptor of ours, or of the machine's, is left
 	case ctx.Err() != nil:
 		cause := context.Cause(ctx)
 		if took >= patience && (isTimeout(cause) || errors.Is(cause, oci.ErrUnreachable)) || took >= noAnswer && body == nil {
