@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -22,7 +21,7 @@ const usualTags = 12
 func (s *sweep) run(ctx context.Context) error {
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(s.Concurrency)
-	progress := &progress{done: s.checkpoint(gctx)}
+	progress := &progress{done: s.checkpoint(gctx), turn: make(chan struct{}, 1)}
 	// Listings come next, then HEADs: neither has to wait for handshakes.
 	s.warm(s.SourceName, s.Concurrency)
 	for _, d := range s.destinations {
@@ -194,8 +193,8 @@ func (s *sweep) catalogFailed(err error) {
 type progress struct {
 	done func(cursor string) error
 
-	mu      sync.Mutex
-	first   int // the place of pending[0]
+	turn    chan struct{} // holds a token while one of them changes what follows, and writes
+	first   int           // the place of pending[0]
 	pending []pending
 	stopped bool
 }
@@ -206,24 +205,24 @@ type pending struct {
 }
 
 func (p *progress) begin(name string) (at int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.turn <- struct{}{}
+	defer func() { <-p.turn }()
 	p.pending = append(p.pending, pending{name: name})
 	return p.first + len(p.pending) - 1
 }
 
 // unordered: there is no order a cursor could stand for.
 func (p *progress) unordered() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.turn <- struct{}{}
+	defer func() { <-p.turn }()
 	p.stopped = true
 }
 
 // end notes that a repository is compared, whole or not, and tells how far all
 // before it have come.
 func (p *progress) end(at int, whole bool) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.turn <- struct{}{}
+	defer func() { <-p.turn }()
 	p.pending[at-p.first].ended = true
 	p.stopped = p.stopped || !whole // no cursor may pass what did not go well
 	n := 0
