@@ -127,6 +127,42 @@ func TestOneReadServesManyDestinationsThoughOneIsSlow(t *testing.T) {
 	}
 }
 
+// A destination that reads on while what it lags behind is being spooled is not
+// given up: the source is read once, whatever the processors do.
+func TestWhoReadsOnWhileItIsSpooledStays(t *testing.T) {
+	var layers []ocitest.Blob
+	for i := range 4 {
+		layers = append(layers, ocitest.Layer(fmt.Sprint("big", i), 200*chunkSize))
+	}
+	c := ocitest.ImageOf("image", layers...)
+	eu := ocitest.New("oci://eu", ocitest.Options{})
+	eu.Push(app, "v1", c)
+	var dests []Destination
+	for i := range 3 {
+		r := ocitest.New(fmt.Sprintf("oci://d%d", i), ocitest.Options{})
+		r.OnWrite(func(_ ocitest.Call, body io.Reader) io.Reader {
+			return readerFunc(func(p []byte) (int, error) {
+				n, err := body.Read(p)
+				for range 3 * i { // slow, but steady
+					digest.FromBytes(p[:n])
+				}
+				return n, err
+			})
+		})
+		dests = append(dests, to(r))
+	}
+	copier := New(Options{SpoolDir: t.TempDir()})
+	for i, r := range copier.Copy(context.Background(), request(eu, c, dests...)) {
+		if r.Err != nil {
+			t.Errorf("destination %d: %v", i, r.Err)
+		}
+	}
+	if n := eu.Count(ocitest.GetBlob); n != len(c.Blobs) {
+		t.Errorf("%d blob reads of %d", n, len(c.Blobs))
+	}
+	noLeaks(t, copier)
+}
+
 func TestWithoutASpoolTheSlowOneDropsOut(t *testing.T) {
 	c := ocitest.ImageOf("image", ocitest.Layer("big", 80*chunkSize))
 	for name, options := range map[string]Options{

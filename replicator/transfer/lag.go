@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"errors"
 	"slices"
 	"time"
 )
@@ -53,6 +54,9 @@ func (f *flight) shed(pressed bool) bool {
 	f.mu.Unlock()
 
 	file, err := f.spill(first)
+	if errors.Is(err, errReadOn) {
+		return true // who still lags is looked for again
+	}
 
 	f.reads.mu.Lock()
 	defer f.reads.mu.Unlock()
@@ -73,6 +77,10 @@ func (f *flight) shed(pressed bool) bool {
 	return true
 }
 
+// errReadOn: who was to read from the spool has read on, or left, while it was
+// being written.
+var errReadOn = errors.New("the reader has moved on")
+
 // spill writes the window's chunks from one on into a new spool file.
 func (f *flight) spill(first int64) (*spoolFile, error) {
 	file, err := f.reads.spool.open(f.desc.Digest, first*chunkSize)
@@ -85,10 +93,10 @@ func (f *flight) spill(first int64) (*spoolFile, error) {
 			f.mu.Unlock()
 			return file, nil
 		}
-		if i < f.base { // its reader left meanwhile
+		if i < f.base {
 			f.mu.Unlock()
 			file.close()
-			return nil, errSpoolFull
+			return nil, errReadOn
 		}
 		c := f.ring[i%window]
 		c.refs.Add(1)
@@ -142,6 +150,9 @@ func (s *reads) reclaim() bool {
 
 	// Nobody else reads or writes an idle flight's window but those who come.
 	file, err := f.spill(0)
+	if errors.Is(err, errReadOn) {
+		return true // it is no longer idle
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f.mu.Lock()
