@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -64,10 +65,9 @@ func TestBlobsTravelAheadOfTheirManifest(t *testing.T) {
 func TestABlobAheadThatFails(t *testing.T) {
 	in(t, []plan.Route{{Name: "prod", From: "eu", To: []string{"us"}, Proof: 24 * time.Hour}}, func(w *world) {
 		img := ocitest.Image("one", 2)
-		refused := false
+		var refused atomic.Bool
 		w.sites["us"].on(func(_ context.Context, c ocitest.Call) error {
-			if c.Method == ocitest.PutUpload && !refused {
-				refused = true
+			if c.Method == ocitest.PutUpload && refused.CompareAndSwap(false, true) {
 				time.Sleep(5 * time.Second)
 				return oci.ErrDenied
 			}
@@ -78,7 +78,7 @@ func TestABlobAheadThatFails(t *testing.T) {
 		w.push("eu", "app", "v1", img)
 		w.rest()
 		w.proven("us", "app", "v1", img)
-		if !refused {
+		if !refused.Load() {
 			t.Error("nothing was brought ahead")
 		}
 	})
