@@ -215,15 +215,22 @@ func TestADaemonCarriesDeletionsOver(t *testing.T) {
 	}
 	w.tagsAt(t, w.us, "team/app", "kept")
 	w.WaitStatus("prod", "us", "at rest", soon, func(r harness.RouteStatus) bool { return r.Proven == 1 && is(r.Remaining, 0) })
-	var status struct {
-		Routes []struct {
-			Deletions *struct{ Waiting, Held int }
+	// What a kill has cut off, the next sweep ends.
+	harness.WaitFor(t, "no deletion waits", soon, func(context.Context) error {
+		var status struct {
+			Routes []struct {
+				Deletions *struct{ Waiting, Held int }
+			}
 		}
-	}
-	decode(t, w.Command("status", "--output", "json"), &status)
-	if len(status.Routes) != 1 || status.Routes[0].Deletions == nil || status.Routes[0].Deletions.Waiting+status.Routes[0].Deletions.Held != 0 {
-		t.Errorf("%+v", status)
-	}
+		decode(t, w.Command("status", "--output", "json"), &status)
+		if len(status.Routes) != 1 || status.Routes[0].Deletions == nil {
+			return fmt.Errorf("%+v", status)
+		}
+		if d := *status.Routes[0].Deletions; d.Waiting+d.Held != 0 {
+			return fmt.Errorf("%+v", d)
+		}
+		return nil
+	})
 	var findings struct{ Findings []harness.Finding }
 	decode(t, w.Command("findings", "list", "--output", "json"), &findings)
 	for _, f := range findings.Findings {
