@@ -159,9 +159,10 @@ func (r *run) settle(ctx context.Context, from delivery, t *target, result trans
 // one commit that ends the job.
 func (r *run) done(t *target, from delivery, d digest.Digest, bytes int64, landed []digest.Digest) {
 	now := r.now()
+	moved := t.present != d || t.movedTo(d)
 	record := replicator.Record{
 		Destination: t.place, Tag: t.job.Tag, Digest: d, Source: from.place, Route: t.route.Name,
-		PushedAt: t.job.PushedAt, ProvenAt: now, Wrote: t.present != d || (t.known && t.record.Wrote), Bytes: bytes,
+		PushedAt: t.job.PushedAt, ProvenAt: now, Wrote: moved || (t.known && t.record.Wrote), Bytes: bytes,
 	}
 	if t.known && t.record.Digest == d {
 		record.PushedAt = t.record.PushedAt
@@ -182,7 +183,7 @@ func (r *run) done(t *target, from delivery, d digest.Digest, bytes int64, lande
 	if t.intent || len(t.begun) > 0 {
 		out.Base = d
 	}
-	if t.job.Tag != "" && t.present != d {
+	if t.job.Tag != "" && moved {
 		out.History = []replicator.TagState{{Place: t.place, Tag: t.job.Tag, Digest: d, At: now, Cause: cause}}
 	}
 	if from.tag != "" && !from.gone {

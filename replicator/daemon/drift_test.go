@@ -126,7 +126,8 @@ func TestAMoveThatEndedBeforeItsRecordIsNoDrift(t *testing.T) {
 		if f := w.found(replicator.FindingDrift); len(f) != 0 {
 			t.Errorf("findings:\n%s", w.describe())
 		}
-		// That move has ended: the next one is somebody else's.
+		// That move has ended by now: the next one is somebody else's.
+		time.Sleep(2 * lateFor)
 		us.SetTag(app, "v1", second.Digest())
 		w.accept(w.event("eu", app, "v1", first.Digest()))
 		w.rest()

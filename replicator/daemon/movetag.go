@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/twinport/twinport/replicator"
 	"github.com/twinport/twinport/replicator/journal"
@@ -98,11 +101,9 @@ func (r *run) putTag(ctx context.Context, from delivery, t *target) error {
 	if t.intent || t.known {
 		// Should we end before the record is written, whoever looks next finds a
 		// tag that is not as recorded: this says that it was us.
-		intent := replicator.Intent{At: t.place.Identity, Old: t.present, New: from.root.Digest}
-		if err := r.journal.Begin(ctx, r.claim, t.job.ID, intent); err != nil {
-			return fmt.Errorf("write down the tag's move: %w", err)
+		if err := r.beginMove(ctx, from, t); err != nil {
+			return err
 		}
-		t.begun = append(t.begun, intent)
 	}
 	until := r.journal.ClaimUntil(r.claim)
 	if r.now().After(until.Add(-leaseMargin)) {
@@ -117,6 +118,7 @@ func (r *run) putTag(ctx context.Context, from delivery, t *target) error {
 	cancel()
 	r.late(ctx, from, t, until)
 	if err != nil {
+		r.mayCome(ctx, from, t)
 		return fmt.Errorf("move the tag: %w", err)
 	}
 	ended := r.now()
@@ -144,6 +146,27 @@ func (r *run) putTag(ctx context.Context, from delivery, t *target) error {
 		return fmt.Errorf("%s:%s was moved to something else right after our move: %w", t.place, t.job.Tag, oci.ErrInterrupted)
 	}
 	return nil
+}
+
+func (r *run) beginMove(ctx context.Context, from delivery, t *target) error {
+	intent := replicator.Intent{At: t.place.Identity, Old: t.present, New: from.root.Digest}
+	if err := r.journal.Begin(ctx, r.claim, t.job.ID, intent); err != nil {
+		return fmt.Errorf("write down the tag's move: %w", err)
+	}
+	t.begun = append(t.begun, intent)
+	return nil
+}
+
+// mayCome writes down a tag's first move, whose answer we do not have, when it
+// was not before: most first moves succeed, and cost no commit of their own. The
+// registry may take it yet, after the next one.
+func (r *run) mayCome(ctx context.Context, from delivery, t *target) {
+	if t.movedTo(from.root.Digest) {
+		return
+	}
+	if err := r.beginMove(ctx, from, t); err != nil {
+		r.log.Debug(bounded(err.Error()))
+	}
 }
 
 // successor queues the tag again where the source's tag has moved on since.
@@ -196,4 +219,18 @@ func (r *run) keepLost(ctx context.Context, from delivery, t *target) error {
 	f.Digest = t.present
 	r.note(t.job, f)
 	return nil
+}
+
+// ours tells whether what a destination's tag names is a move of our own whose
+// end is not on record: we ended before it was, or the PUT outlasted its lease.
+func (t *target) ours() bool {
+	return t.present != "" && slices.ContainsFunc(t.begun, func(i replicator.Intent) bool {
+		return i.At == t.place.Identity && (t.present == i.New || t.present == i.Old)
+	})
+}
+
+// movedTo tells whether a move of our own to a digest has begun whose end is not
+// on record: the registry may have taken it without our hearing of it.
+func (t *target) movedTo(d digest.Digest) bool {
+	return slices.ContainsFunc(t.begun, func(i replicator.Intent) bool { return i.At == t.place.Identity && i.New == d })
 }

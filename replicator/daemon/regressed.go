@@ -18,8 +18,8 @@ import (
 // So a tag that was moved after a move whose end nobody knows is looked at a few
 // times more, and one that is found to name, within lateFor of our own move away
 // from it, a digest we had put there before is taken for such a move and moved
-// on again, with a finding. What is found later than that may be somebody's
-// rollback: it is drift, and kept.
+// on again, with a finding; so is an older state of the source's tag. What is
+// found later than that may be somebody's rollback: it is drift, and kept.
 const lateFor = 2 * time.Minute
 
 var lookAfterMove = []time.Duration{5 * time.Second, 20 * time.Second, time.Minute, lateFor}
@@ -84,20 +84,28 @@ func (d *Daemon) lookForLate(ctx context.Context, m pastMove) {
 
 // regressed tells whether what looks like drift is a move of our own that came
 // late: we moved the tag to what is on record a moment ago, and what it names
-// now we had put there before that.
+// now we had put there before that, or the source's tag had named it: then a
+// move of ours may have ended without a record.
 func (r *run) regressed(ctx context.Context, t *target) bool {
 	if !t.known || !t.record.Wrote || t.job.Flow != replicator.OneWay {
 		return false
 	}
-	states, err := r.journal.History(ctx, t.place.Identity, t.place.Repository, t.job.Tag, nil, keptStates)
-	if err != nil || len(states) == 0 {
+	ours, err := r.journal.History(ctx, t.place.Identity, t.place.Repository, t.job.Tag, nil, keptStates)
+	if err != nil || len(ours) == 0 {
 		return false
 	}
-	last := states[0]
+	last := ours[0]
 	if last.Digest != t.record.Digest || last.Cause != causeCopied || r.now().Sub(last.At) > lateFor {
 		return false
 	}
-	if !slices.ContainsFunc(states[1:], func(s replicator.TagState) bool { return s.Digest == t.present && s.Cause == causeCopied }) {
+	source := t.job.Source
+	theirs, err := r.journal.History(ctx, source.Identity, source.Repository, t.job.Tag, nil, keptStates)
+	if err != nil {
+		return false
+	}
+	copied := func(s replicator.TagState) bool { return s.Digest == t.present && s.Cause == causeCopied }
+	named := func(s replicator.TagState) bool { return s.Digest == t.present }
+	if !slices.ContainsFunc(ours[1:], copied) && !slices.ContainsFunc(theirs, named) {
 		return false
 	}
 	r.note(t.job, regressedFinding(t.job, t.place, t.present, t.record.Digest, r.now()))

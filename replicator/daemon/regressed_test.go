@@ -93,3 +93,52 @@ func TestWhatIsARegressionAndWhatIsDrift(t *testing.T) {
 		})
 	}
 }
+
+// Moves of our own whose answers were lost are known for ours when they come
+// late, whether they were on record or not.
+func TestALateMoveIsKnownForOurs(t *testing.T) {
+	first, second := ocitest.Image("one", 1), ocitest.Image("two", 1)
+	for name, c := range map[string]struct {
+		// lost is which move's answer is lost, taken says that it was made.
+		lost  int32
+		taken bool
+	}{
+		"the move it follows was taken without an answer": {2, true},
+		"the tag's first move":                            {1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, star(), func(w *world) {
+				us := w.sites["us"]
+				var moves atomic.Int32
+				us.on(func(_ context.Context, call ocitest.Call) error {
+					if call.Method != ocitest.PutManifest || call.Reference != "v1" || moves.Add(1) != c.lost {
+						return nil
+					}
+					if c.taken {
+						us.Push(app, "v1", second)
+					}
+					return &oci.RegistryError{Registry: "us", Operation: "PUT manifest", Kind: oci.ErrInterrupted}
+				})
+				w.push("eu", app, "v1", first)
+				w.until("its move", func() bool { return moves.Load() > 0 })
+				if c.lost > 1 {
+					w.proven("us", app, "v1", first)
+					w.rest()
+				}
+				w.push("eu", app, "v1", second)
+				w.proven("us", app, "v1", second)
+				w.rest()
+				time.Sleep(20 * time.Second)
+				us.Push(app, "v1", first)
+				w.accept(w.event("eu", app, "v1", second.Digest()))
+				w.rest()
+				if got := us.names(app, "v1"); got != second.Digest() {
+					t.Errorf("it names %s\n%s", got, w.describe())
+				}
+				if f := w.allFindings(); len(f) != 1 || f[0].Kind != replicator.FindingRegressed {
+					t.Errorf("findings:\n%s", w.describe())
+				}
+			})
+		})
+	}
+}

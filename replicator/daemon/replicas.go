@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -219,12 +218,4 @@ func (r *run) late(ctx context.Context, from delivery, t *target, until time.Tim
 		timer.Stop()
 		wait = min(2*wait, lastBusy)
 	}
-}
-
-// ours tells whether what a destination's tag names is a move of our own whose
-// end is not on record: we ended before it was, or the PUT outlasted its lease.
-func (t *target) ours() bool {
-	return t.present != "" && slices.ContainsFunc(t.begun, func(i replicator.Intent) bool {
-		return i.At == t.place.Identity && (t.present == i.New || t.present == i.Old)
-	})
 }

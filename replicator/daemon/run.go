@@ -120,7 +120,7 @@ func (r *run) look(ctx context.Context, t *target) error {
 	if err != nil {
 		return err
 	}
-	if t.known && t.job.Tag != "" {
+	if t.job.Tag != "" {
 		base, err := r.journal.Base(ctx, t.job)
 		if err != nil {
 			return err
