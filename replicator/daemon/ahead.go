@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/twinport/twinport/replicator"
-	"github.com/twinport/twinport/replicator/limit"
 	"github.com/twinport/twinport/replicator/plan"
 	"github.com/twinport/twinport/replicator/transfer"
 )
@@ -64,23 +63,18 @@ func (d *Daemon) bringBlob(ctx context.Context, b replicator.Blob) {
 	if src == nil || len(ways) == 0 {
 		return
 	}
-	request := transfer.Request{
+	src.warm(usualBlobs)
+	to := make([]way, len(ways))
+	for i, w := range ways {
+		dst := st.Registries[w.Destination.Registry]
+		dst.warm(usualBlobs)
+		to[i] = way{route: w.Route, place: w.Destination, repo: dst.Client.Repository(w.Destination.Repository)}
+	}
+	request := d.requestTo(ctx, st, transfer.Request{
 		SourceIdentity: ways[0].Source.Identity, Source: src.Client.Repository(b.Repository),
 		Progress: d.journey.progress,
-	}
-	src.warm(usualBlobs)
-	var caps []*limit.Bandwidth
-	for _, way := range ways {
-		st.Registries[way.Destination.Registry].warm(usualBlobs)
-		known := newLocator(d.journal, way.Destination)
-		request.Destinations = append(request.Destinations, transfer.Destination{
-			Identity:   way.Destination.Identity,
-			Repository: st.Registries[way.Destination.Registry].Client.Repository(way.Destination.Repository),
-			MountFrom:  known.elsewhere, Present: known.here,
-		})
-		caps = append(caps, st.RouteBandwidth[way.Route])
-	}
-	results := d.copier.CopyBlob(limit.WithBandwidth(ctx, caps...), request, v1.Descriptor{Digest: b.Digest, Size: b.Size})
+	}, to)
+	results := d.copier.CopyBlob(request.ctx, request.Request, v1.Descriptor{Digest: b.Digest, Size: b.Size})
 	for i, r := range results {
 		d.journey.copied(ways[i].Route, ways[i].Destination.Registry, r.UploadedBytes)
 		if r.Err != nil {

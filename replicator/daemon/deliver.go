@@ -11,7 +11,6 @@ import (
 
 	"github.com/twinport/twinport/replicator"
 	"github.com/twinport/twinport/replicator/journal"
-	"github.com/twinport/twinport/replicator/limit"
 	"github.com/twinport/twinport/replicator/oci"
 	"github.com/twinport/twinport/replicator/transfer"
 	"github.com/twinport/twinport/replicator/verify"
@@ -85,12 +84,6 @@ func (r *run) deliver(ctx context.Context, from delivery, targets []*target) (mo
 	return append(moved, r.mend(ctx, from, lacking, why)...)
 }
 
-// A copyRequest is transfer's request under the context of its routes' caps.
-type copyRequest struct {
-	transfer.Request
-	ctx context.Context
-}
-
 // request describes a copy to transfer, with what the journal knows of blobs.
 func (r *run) request(ctx context.Context, from delivery, targets []*target) copyRequest {
 	mode := transfer.ReferrersNone
@@ -98,8 +91,9 @@ func (r *run) request(ctx context.Context, from delivery, targets []*target) cop
 		SourceIdentity: from.readFrom(), Source: from.repo, Root: from.root,
 		Progress: func(p transfer.Progress) { r.step(); r.journey.progress(p) },
 	}
-	var caps []*limit.Bandwidth
-	for _, t := range targets {
+	ways := make([]way, len(targets))
+	for i, t := range targets {
+		ways[i] = way{route: t.route.Name, place: t.place, repo: t.repo}
 		switch t.route.Referrers {
 		case "required":
 			mode = transfer.ReferrersRequire
@@ -109,12 +103,6 @@ func (r *run) request(ctx context.Context, from delivery, targets []*target) cop
 				mode = transfer.ReferrersFollow
 			}
 		}
-		known := newLocator(r.journal, t.place)
-		req.Destinations = append(req.Destinations, transfer.Destination{
-			Identity: t.place.Identity, Repository: t.repo,
-			MountFrom: known.elsewhere, Present: known.here,
-		})
-		caps = append(caps, r.state.RouteBandwidth[t.route.Name])
 	}
 	req.Referrers = mode
 	if targets[0].job.Lane != replicator.LaneWebhook && !from.gone {
@@ -124,7 +112,7 @@ func (r *run) request(ctx context.Context, from delivery, targets []*target) cop
 		req.Full = req.Full || t.job.Full
 		req.Merge = req.Merge || t.job.Flow != replicator.OneWay
 	}
-	return copyRequest{Request: req, ctx: limit.WithBandwidth(ctx, caps...)}
+	return r.requestTo(ctx, r.state, req, ways)
 }
 
 // settle proves what was copied to one destination and moves its tag.
