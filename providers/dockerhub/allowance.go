@@ -1,14 +1,13 @@
 package dockerhub
 
 import (
-	"bytes"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/twinport/twinport/providers/generic"
 	"github.com/twinport/twinport/replicator/oci"
 )
 
@@ -42,7 +41,7 @@ func (a *allowance) RoundTrip(req *http.Request) (*http.Response, error) {
 	pull := req.Method == http.MethodGet && strings.Contains(req.URL.Path, "/manifests/")
 	if pull {
 		if wait := a.take(oci.IsBackground(req.Context())); wait > 0 {
-			return refusal(req, wait), nil
+			return generic.TooMany(req, wait, "Docker Hub's allowance of pulls is used up (ratelimit-remaining: 0)"), nil
 		}
 	}
 	resp, err := a.rt.RoundTrip(req)
@@ -121,19 +120,4 @@ func parseAllowance(value string) (remaining int, window time.Duration, ok bool)
 		}
 	}
 	return remaining, window, true
-}
-
-func refusal(req *http.Request, wait time.Duration) *http.Response {
-	const body = `{"errors":[{"code":"TOOMANYREQUESTS","message":"Docker Hub's allowance of pulls is used up (ratelimit-remaining: 0)"}]}`
-	if req.Body != nil {
-		_ = req.Body.Close()
-	}
-	return &http.Response{
-		Status: "429 Too Many Requests", StatusCode: http.StatusTooManyRequests, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: http.Header{
-			"Content-Type": {"application/json"},
-			"Retry-After":  {strconv.Itoa(int(wait/time.Second) + 1)},
-		},
-		ContentLength: int64(len(body)), Body: io.NopCloser(bytes.NewReader([]byte(body))), Request: req,
-	}
 }

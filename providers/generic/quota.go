@@ -1,8 +1,6 @@
 package generic
 
 import (
-	"bytes"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -49,7 +47,7 @@ func (q *quota) RoundTrip(req *http.Request) (*http.Response, error) {
 	if oci.IsBackground(req.Context()) {
 		wait := q.take(req.URL.Host)
 		if wait > quotaRest {
-			return refused(req, wait), nil
+			return TooMany(req, wait, "what the registry allows is nearly used up; the rest is kept for pushes"), nil
 		}
 		if wait > 0 && sleep(req.Context(), wait) != nil {
 			if req.Body != nil {
@@ -130,20 +128,4 @@ func parseQuota(h http.Header, now time.Time) (window, bool) {
 		return window{limit, remaining, now.Add(left)}, true
 	}
 	return window{}, false
-}
-
-// refused is a 429 of our own: the registry was not asked.
-func refused(req *http.Request, wait time.Duration) *http.Response {
-	const body = `{"errors":[{"code":"TOOMANYREQUESTS","message":"what the registry allows is nearly used up; the rest is kept for pushes"}]}`
-	if req.Body != nil {
-		_ = req.Body.Close()
-	}
-	return &http.Response{
-		Status: "429 Too Many Requests", StatusCode: http.StatusTooManyRequests, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: http.Header{
-			"Content-Type": {"application/json"},
-			"Retry-After":  {strconv.Itoa(int(wait/time.Second) + 1)},
-		},
-		ContentLength: int64(len(body)), Body: io.NopCloser(bytes.NewReader([]byte(body))), Request: req,
-	}
 }
