@@ -3,7 +3,6 @@ package acr_test
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -174,25 +173,7 @@ func TestSixHours(t *testing.T) {
 			Auth: generic.Auth{Azure: &generic.Azure{Tenant: tenant, Client: client, Secret: secret(fake.Secret)}},
 		}
 		repo := over(t, spec, direct).Repository("team/app")
-		for minute := range 360 {
-			tag := fmt.Sprintf("v%d", minute)
-			content := providertest.Random(2000)
-			upload, _, err := repo.Start(t.Context(), providertest.Describe("", content), nil)
-			if err != nil {
-				t.Fatalf("minute %d: %v", minute, err)
-			}
-			if minute%7 == 3 {
-				fake.Revoke() // in the middle of an upload
-			}
-			if err := upload.Put(t.Context(), providertest.Bytes(content)); err != nil {
-				t.Fatalf("minute %d: %v", minute, err)
-			}
-			m := providertest.PushImage(t, repo, tag, nil)
-			if desc, err := repo.Resolve(t.Context(), tag); err != nil || desc.Digest != m.Digest {
-				t.Fatalf("minute %d: %v, %v", minute, desc, err)
-			}
-			time.Sleep(time.Minute)
-		}
+		providertest.SixHours(t, repo, fake.Revoke)
 		if n := fake.Count("POST", "/oauth2/exchange"); n < 360/7 || n > 250 {
 			t.Errorf("%d exchanges in six hours", n)
 		}

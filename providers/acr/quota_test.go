@@ -1,13 +1,8 @@
 package acr_test
 
 import (
-	"fmt"
 	"testing"
 	"testing/synctest"
-	"time"
-
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/twinport/twinport/providers/acr"
 	"github.com/twinport/twinport/providers/generic"
@@ -32,30 +27,8 @@ func TestBackfillWithinQuotas(t *testing.T) {
 		}
 		gate := limit.New(limit.Spec{Registry: "eu", Rates: acr.Rates}, providertest.Direct{"contosodr.azurecr.io": fake, "entra.example": fake.Entra()}, nil)
 		repo := over(t, spec, gate).Repository("team/app")
-		const images, blobs, manifests = 200, 5, 2
-		began := time.Now()
-		var group errgroup.Group
-		group.SetLimit(32) // images side by side, as a daemon has them
-		for i := range images {
-			group.Go(func() error {
-				var layers []v1.Descriptor
-				for range blobs {
-					layers = append(layers, providertest.PushBlob(t, repo, providertest.Random(50)))
-				}
-				m := providertest.Image(nil, layers[0], layers[1:]...)
-				if _, err := repo.PushManifest(t.Context(), m.Digest.String(), m); err != nil {
-					return err
-				}
-				_, err := repo.PushManifest(t.Context(), fmt.Sprintf("v%d", i), m)
-				return err
-			})
-		}
-		if err := group.Wait(); err != nil {
-			t.Fatal(err)
-		}
-		took := time.Since(began)
-		rate := (2*blobs + manifests) * images / took.Seconds()
-		t.Logf("%d images in %s: %.1f writes a second of %.1f", images, took, rate, write)
+		rate := providertest.Backfill(t, repo, 200, 32)
+		t.Logf("%.1f writes a second of %.1f", rate, write)
 		if fake.Throttled() > 0 {
 			t.Errorf("%d requests over a quota", fake.Throttled())
 		}

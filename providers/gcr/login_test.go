@@ -3,7 +3,6 @@ package gcr_test
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -225,25 +224,7 @@ func TestSixHours(t *testing.T) {
 		direct := providertest.Direct{host: fake, "oauth2.example": fake.Token()}
 		spec := generic.Spec{Name: "eu", Kind: "gcr", Host: host, Prefix: "acme-prod/team", Auth: generic.Auth{Google: &generic.Google{File: file}}}
 		repo := over(t, spec, direct).Repository("app")
-		for minute := range 360 {
-			content := providertest.Random(2000)
-			upload, _, err := repo.Start(t.Context(), providertest.Describe("", content), nil)
-			if err != nil {
-				t.Fatalf("minute %d: %v", minute, err)
-			}
-			if minute%7 == 3 {
-				fake.Revoke() // in the middle of an upload
-			}
-			if err := upload.Put(t.Context(), providertest.Bytes(content)); err != nil {
-				t.Fatalf("minute %d: %v", minute, err)
-			}
-			tag := fmt.Sprintf("v%d", minute)
-			m := providertest.PushImage(t, repo, tag, nil)
-			if desc, err := repo.Resolve(t.Context(), tag); err != nil || desc.Digest != m.Digest {
-				t.Fatalf("minute %d: %v, %v", minute, desc, err)
-			}
-			time.Sleep(time.Minute)
-		}
+		providertest.SixHours(t, repo, fake.Revoke)
 		if n := fake.Count("POST", "/token"); n < 360/5 || n > 250 {
 			t.Errorf("%d tokens in six hours", n)
 		}

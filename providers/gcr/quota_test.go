@@ -1,13 +1,8 @@
 package gcr_test
 
 import (
-	"fmt"
 	"testing"
 	"testing/synctest"
-	"time"
-
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/twinport/twinport/providers/gcr"
 	"github.com/twinport/twinport/providers/generic"
@@ -28,30 +23,8 @@ func TestBackfillWithinQuotas(t *testing.T) {
 		direct := providertest.Direct{host: fake, "oauth2.example": fake.Token()}
 		spec := generic.Spec{Name: "eu", Kind: "gcr", Host: host, Prefix: "acme-prod/team", Auth: generic.Auth{Google: &generic.Google{File: file}}}
 		repo := over(t, spec, limit.New(limit.Spec{Registry: "eu", Rates: gcr.Rates}, direct, nil)).Repository("app")
-		const images, blobs, manifests = 400, 5, 2
-		began := time.Now()
-		var group errgroup.Group
-		group.SetLimit(64) // images side by side
-		for i := range images {
-			group.Go(func() error {
-				var layers []v1.Descriptor
-				for range blobs {
-					layers = append(layers, providertest.PushBlob(t, repo, providertest.Random(50)))
-				}
-				m := providertest.Image(nil, layers[0], layers[1:]...)
-				if _, err := repo.PushManifest(t.Context(), m.Digest.String(), m); err != nil {
-					return err
-				}
-				_, err := repo.PushManifest(t.Context(), fmt.Sprintf("v%d", i), m)
-				return err
-			})
-		}
-		if err := group.Wait(); err != nil {
-			t.Fatal(err)
-		}
-		took := time.Since(began)
-		rate := (2*blobs + manifests) * images / took.Seconds()
-		t.Logf("%d images in %s: %.1f writes a second of %.1f", images, took, rate, fake.WriteRate)
+		rate := providertest.Backfill(t, repo, 400, 64)
+		t.Logf("%.1f writes a second of %.1f", rate, fake.WriteRate)
 		if fake.Throttled() > 0 {
 			t.Errorf("%d requests over a quota", fake.Throttled())
 		}
