@@ -136,7 +136,16 @@ func (k *copying) blob(ctx context.Context, d *dest, desc v1.Descriptor) error {
 	b.ask = d.Present != nil && d.Present(ctx, desc.Digest)
 	for try := 1; ; try++ {
 		err := b.once(ctx)
-		if err == nil || ctx.Err() != nil || !b.worthwhile(err, try) {
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		if !b.worthwhile(err, try) {
+			if errors.Is(err, oci.ErrSourceIncomplete) {
+				// What the source has lost may have come here in another way.
+				if there, _ := b.head(ctx); there {
+					return nil
+				}
+			}
 			return err
 		}
 		k.step(Progress{Step: StepWaiting, Destination: d.index, Digest: desc.Digest})

@@ -339,6 +339,28 @@ func TestWhatIsRefusedIsRefusedWithAReason(t *testing.T) {
 	}
 }
 
+// What the source has lost may be at the destination already, though nobody
+// knows of it: one HEAD finds out.
+func TestABlobTheSourceLacksMayBeThere(t *testing.T) {
+	image := ocitest.Image("app", 2)
+	lost := image.Blobs[1].Desc.Digest
+	eu, us := ocitest.New("oci://eu", ocitest.Options{}), ocitest.New("oci://us", ocitest.Options{})
+	us.Push(app, "other", image)
+	us.SetTag(app, "other", "")
+	eu.Push(app, "v1", image)
+	eu.Remove(app, lost)
+	r := New(Options{}).Copy(context.Background(), request(eu, image, to(us)))[0]
+	if r.Err != nil || r.Present != 1 || len(r.Findings) != 0 {
+		t.Fatalf("%+v", r)
+	}
+	if n := us.Count(ocitest.HeadBlob); n != 1 {
+		t.Errorf("%d HEADs of blobs", n)
+	}
+	if us.OpenSessions() != 0 {
+		t.Errorf("%d sessions left open", us.OpenSessions())
+	}
+}
+
 // A countingReader keeps the most that one reading gave.
 type countingReader struct {
 	io.Reader
