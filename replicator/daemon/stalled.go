@@ -27,8 +27,8 @@ type stalled struct {
 	jobs map[stalledTag][]string // IDs
 	// seen is true of tags that the source lists and the destination has otherwise.
 	seen map[stalledTag]bool
-	// failed are the IDs of failed jobs that want a digest for itself: no
-	// listing tells of those.
+	// failed are the IDs of jobs that want a digest for itself, which failed or
+	// whose source lacked some of it: no listing tells of those.
 	failed []string
 }
 
@@ -51,7 +51,7 @@ func (d *Daemon) stalledOf(ctx context.Context, st *State, route plan.Route) (*s
 			n++
 			switch {
 			case j.Source.Identity != source:
-			case j.Tag == "" && j.State == replicator.Failed:
+			case j.Tag == "" && (j.State == replicator.Failed || j.Error != nil && j.Error.Kind == string(replicator.FindingSourceIncomplete)):
 				s.failed = append(s.failed, j.ID)
 			case j.Tag != "" && selected(st, route, j):
 				k := stalledTag{j.Destination.Registry, j.Source.Repository, j.Tag}
@@ -150,20 +150,20 @@ const maxOrphans = 25_000
 // belongs to them is not tried at every sweep.
 type orphans struct {
 	mu   sync.Mutex
-	seen map[absence]bool // the subject's digest in the key's tag
+	seen map[placeTag]bool // the subject's digest in the key's tag
 }
 
 func (o *orphans) note(p replicator.Place, subject digest.Digest) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.seen == nil || len(o.seen) >= maxOrphans {
-		o.seen = make(map[absence]bool)
+		o.seen = make(map[placeTag]bool)
 	}
-	o.seen[absence{p.Identity, p.Repository, subject.String()}] = true
+	o.seen[placeTag{p.Identity, p.Repository, subject.String()}] = true
 }
 
 func (o *orphans) known(p replicator.Place, subject digest.Digest) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.seen[absence{p.Identity, p.Repository, subject.String()}]
+	return o.seen[placeTag{p.Identity, p.Repository, subject.String()}]
 }

@@ -32,6 +32,8 @@ func TestAStalledJobEnds(t *testing.T) {
 		"failed, and rolled back":  {oci.ErrMismatch, replicator.Failed, "v1", func(eu *site) { eu.SetTag(app, "v1", first.Digest()) }, replicator.Done},
 		"refused, and rolled back": {oci.ErrRefused, replicator.Refused, "v1", func(eu *site) { eu.SetTag(app, "v1", first.Digest()) }, replicator.Done},
 		"a digest that failed":     {oci.ErrMismatch, replicator.Failed, "", func(*site) {}, replicator.Done},
+		"an incomplete digest":     {oci.ErrSourceIncomplete, replicator.Refused, "", func(*site) {}, replicator.Done},
+		"incomplete, and mended":   {oci.ErrSourceIncomplete, replicator.Refused, "v1", func(*site) {}, replicator.Done},
 		"refused, and still there": {oci.ErrRefused, replicator.Refused, "v1", func(*site) {}, replicator.Refused},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -84,9 +84,7 @@ func (r *row) push(p push, now int64, check refusalCheck) (v verdict, replaced *
 		return renewed, replaced, nil
 	case failed:
 		if quiet {
-			// One more attempt, but no new day of them: no push came.
-			r.generation++
-			r.state, r.next = waiting, now
+			r.lookAgain(now)
 			return made, nil, nil
 		}
 		replaced = r.revive(p, now)
@@ -97,6 +95,8 @@ func (r *row) push(p push, now int64, check refusalCheck) (v verdict, replaced *
 			if _, remembered, err := check(r.digest); err != nil || remembered {
 				return isRefused, nil, err
 			}
+			r.lookAgain(now)
+			return made, nil, nil
 		}
 		replaced = r.revive(p, now)
 		if p.digest == "" {
@@ -107,6 +107,13 @@ func (r *row) push(p push, now int64, check refusalCheck) (v verdict, replaced *
 	default: // held
 		return r.pushHeld(p, same, now, check)
 	}
+}
+
+// lookAgain gives a row that has stalled one more attempt, but no new day of
+// them: no push came.
+func (r *row) lookAgain(now int64) {
+	r.generation++
+	r.state, r.next = waiting, now
 }
 
 // pushHeld frees a row that is held, unless by a person at this very digest.

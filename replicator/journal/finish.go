@@ -175,7 +175,7 @@ func (b *batch) finish(claim Claim, o *Outcome) error {
 	if tried == "" {
 		tried = r.claimed
 	}
-	if state == refused && tried != "" {
+	if state == refused && tried != "" && remembers(o.Error) {
 		if err := b.saveRefusal(r, tried, errorOf(o.Error)); err != nil {
 			return err
 		}

@@ -54,6 +54,12 @@ func (b *batch) refusal(registry int64, repository, digest string) (jobError, bo
 	return why, true, nil
 }
 
+// remembers tells whether a refusal is of the digest itself. What a source lacks
+// it may have at the next push, or once it is repaired: a sweep looks again.
+func remembers(why *replicator.JobError) bool {
+	return why == nil || why.Kind != string(replicator.FindingSourceIncomplete)
+}
+
 func (b *batch) saveRefusal(r *row, digest string, why jobError) error {
 	err := b.exec(sqlSaveRefusal, r.key.dst, r.key.dstRepository, digest, *b.j.fingerprint.Load(), b.now,
 		why.kind, why.message, why.hint)

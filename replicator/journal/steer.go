@@ -108,8 +108,7 @@ func (j *Journal) LookAgain(ctx context.Context, ids []string) error {
 				if r == nil || r.state != failed && r.state != refused {
 					continue
 				}
-				r.generation++
-				r.state, r.next = waiting, b.now
+				r.lookAgain(b.now)
 				b.change(r)
 			}
 			return nil
@@ -149,7 +148,7 @@ func (j *Journal) steer(ctx context.Context, f JobFilter, actor, action string, 
 	entry := AuditEntry{Actor: actor, Action: action, Target: f.describe()}
 	total, audited := 0, false
 	for {
-		ids, next, err := j.selectIDs(ctx, j.catalog.Load(), f, false)
+		ids, next, err := j.selectIDs(ctx, f, false)
 		if err != nil {
 			return total, fmt.Errorf("select jobs: %w", err)
 		}
