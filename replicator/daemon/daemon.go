@@ -108,6 +108,7 @@ type Daemon struct {
 	absent       absences
 	companions   companions
 	orphans      orphans
+	givenUp      givenUp
 	stalledAfter pager
 	arrivals     arrivals
 	unsettled    unsettled

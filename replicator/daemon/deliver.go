@@ -198,7 +198,18 @@ func (r *run) done(t *target, from delivery, d digest.Digest, bytes int64, lande
 // has each one proven by settle.
 func (r *run) copyReferrers(ctx context.Context, from delivery, targets []*target, settle func(*target, []digest.Digest) error) {
 	request := r.request(ctx, from, targets)
-	for i, result := range r.copier.CopyReferrers(request.ctx, request.Request) {
+	r.settleEach(ctx, targets, r.copier.CopyReferrers(request.ctx, request.Request), settle)
+}
+
+// copyWhole brings a root and its referrers, then has each target proven by
+// settle.
+func (r *run) copyWhole(ctx context.Context, from delivery, targets []*target, settle func(*target, []digest.Digest) error) {
+	request := r.request(ctx, from, targets)
+	r.settleEach(ctx, targets, r.copier.Copy(request.ctx, request.Request), settle)
+}
+
+func (r *run) settleEach(ctx context.Context, targets []*target, results []transfer.Result, settle func(*target, []digest.Digest) error) {
+	for i, result := range results {
 		t := targets[i]
 		roots, err := r.received(ctx, t, result)
 		if err == nil {

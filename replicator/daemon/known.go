@@ -28,26 +28,26 @@ type absences struct {
 	mu sync.Mutex
 	// seen are those since turned, before those of as long before that: what is
 	// too old for anybody is not kept.
-	seen, before map[absence]time.Time
+	seen, before map[placeTag]time.Time
 	turned       time.Time
 }
 
-type absence struct{ identity, repository, tag string }
+type placeTag struct{ identity, repository, tag string }
 
 func (a *absences) note(p replicator.Place, tag string, at time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.seen == nil || len(a.seen) >= maxAbsences || at.Sub(a.turned) >= absenceHolds {
-		a.before, a.seen, a.turned = a.seen, make(map[absence]time.Time), at
+		a.before, a.seen, a.turned = a.seen, make(map[placeTag]time.Time), at
 	}
-	a.seen[absence{p.Identity, p.Repository, tag}] = at
+	a.seen[placeTag{p.Identity, p.Repository, tag}] = at
 }
 
 // recent tells, once, whether a listing lacked the tag a moment ago.
 func (a *absences) recent(p replicator.Place, tag string, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	key := absence{p.Identity, p.Repository, tag}
+	key := placeTag{p.Identity, p.Repository, tag}
 	at, ok := a.seen[key]
 	if !ok {
 		at, ok = a.before[key]
@@ -71,8 +71,8 @@ const (
 // listing has just shown, so that a copy asks for none in vain.
 type companions struct {
 	mu   sync.Mutex
-	seen map[absence]companionTags // by repository: no tag in the key
-	held int                       // tags of all of them
+	seen map[placeTag]companionTags // by repository: no tag in the key
+	held int                        // tags of all of them
 }
 
 // companionTags are hashes, sorted, since there may be very many names: two
@@ -94,12 +94,12 @@ func (c *companions) listed(p replicator.Place, tags []string, at time.Time) {
 		hashes[i] = hashOf(tag)
 	}
 	slices.Sort(hashes)
-	key := absence{identity: p.Identity, repository: p.Repository}
+	key := placeTag{identity: p.Identity, repository: p.Repository}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.held -= len(c.seen[key].hashes)
 	if c.seen == nil || len(c.seen) >= maxListings || c.held+len(hashes) > maxListed {
-		c.seen, c.held = make(map[absence]companionTags), 0
+		c.seen, c.held = make(map[placeTag]companionTags), 0
 	}
 	c.held += len(hashes)
 	c.seen[key] = companionTags{at, hashes}
@@ -109,7 +109,7 @@ func (c *companions) listed(p replicator.Place, tags []string, at time.Time) {
 func (c *companions) of(p replicator.Place, now time.Time) func(tag string) (present, known bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	found, ok := c.seen[absence{identity: p.Identity, repository: p.Repository}]
+	found, ok := c.seen[placeTag{identity: p.Identity, repository: p.Repository}]
 	if !ok || now.Sub(found.at) > listingHolds {
 		return nil
 	}
@@ -127,7 +127,7 @@ func (c *companions) of(p replicator.Place, now time.Time) func(tag string) (pre
 // the record of it is written.
 type arrivals struct {
 	mu     sync.Mutex
-	moving map[absence]arrival
+	moving map[placeTag]arrival
 }
 
 type arrival struct {
@@ -137,11 +137,11 @@ type arrival struct {
 
 // begin notes a move; the function it gives back forgets it.
 func (a *arrivals) begin(p replicator.Place, tag string, d digest.Digest, pushedAt time.Time) (end func()) {
-	key := absence{p.Identity, p.Repository, tag}
+	key := placeTag{p.Identity, p.Repository, tag}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.moving == nil {
-		a.moving = make(map[absence]arrival)
+		a.moving = make(map[placeTag]arrival)
 	}
 	a.moving[key] = arrival{d, pushedAt}
 	return func() {
@@ -156,7 +156,7 @@ func (a *arrivals) begin(p replicator.Place, tag string, d digest.Digest, pushed
 func (a *arrivals) pushedAt(identity, repository, tag string, d digest.Digest) (time.Time, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	found, ok := a.moving[absence{identity, repository, tag}]
+	found, ok := a.moving[placeTag{identity, repository, tag}]
 	return found.pushedAt, ok && found.digest == d
 }
 

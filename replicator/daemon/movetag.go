@@ -98,9 +98,11 @@ func (r *run) putTag(ctx context.Context, from delivery, t *target) error {
 			return err
 		}
 	}
+	fresh := false
 	if t.intent || t.known {
 		// Should we end before the record is written, whoever looks next finds a
 		// tag that is not as recorded: this says that it was us.
+		fresh = !t.begins(r.intentOf(from, t))
 		if err := r.beginMove(ctx, from, t); err != nil {
 			return err
 		}
@@ -118,7 +120,7 @@ func (r *run) putTag(ctx context.Context, from delivery, t *target) error {
 	cancel()
 	r.late(ctx, from, t, until)
 	if err != nil {
-		r.mayCome(ctx, from, t)
+		r.unanswered(ctx, from, t, fresh, err)
 		return fmt.Errorf("move the tag: %w", err)
 	}
 	ended := r.now()
@@ -148,8 +150,12 @@ func (r *run) putTag(ctx context.Context, from delivery, t *target) error {
 	return nil
 }
 
+func (r *run) intentOf(from delivery, t *target) replicator.Intent {
+	return replicator.Intent{At: t.place.Identity, Old: t.present, New: from.root.Digest}
+}
+
 func (r *run) beginMove(ctx context.Context, from delivery, t *target) error {
-	intent := replicator.Intent{At: t.place.Identity, Old: t.present, New: from.root.Digest}
+	intent := r.intentOf(from, t)
 	if err := r.journal.Begin(ctx, r.claim, t.job.ID, intent); err != nil {
 		return fmt.Errorf("write down the tag's move: %w", err)
 	}
@@ -157,16 +163,40 @@ func (r *run) beginMove(ctx context.Context, from delivery, t *target) error {
 	return nil
 }
 
-// mayCome writes down a tag's first move, whose answer we do not have, when it
-// was not before: most first moves succeed, and cost no commit of their own. The
-// registry may take it yet, after the next one.
-func (r *run) mayCome(ctx context.Context, from delivery, t *target) {
-	if t.movedTo(from.root.Digest) {
-		return
+// unanswered sees to what is on record of a move that has failed. One that was
+// refused was not made, and what began with it (fresh) is taken back. Any other
+// may have been made, or come yet, after the next: a tag's first move is written
+// down only then, since most first moves succeed and need no commit of their own.
+func (r *run) unanswered(ctx context.Context, from delivery, t *target, fresh bool, why error) {
+	intent := r.intentOf(from, t)
+	var err error
+	switch {
+	case !refusedMove(why):
+		r.givenUp.note(t.place, t.job.Tag, from.root.Digest, r.now())
+		if !t.movedTo(from.root.Digest) {
+			err = r.beginMove(ctx, from, t)
+		}
+	case fresh:
+		t.begun = slices.DeleteFunc(t.begun, func(i replicator.Intent) bool { return i == intent })
+		err = r.journal.Withdraw(ctx, r.claim, t.job.ID, intent)
 	}
-	if err := r.beginMove(ctx, from, t); err != nil {
+	if err != nil {
 		r.log.Debug(bounded(err.Error()))
 	}
+}
+
+// refusedMove tells whether a registry has answered that it did not move a tag.
+func refusedMove(err error) bool {
+	var throttled *oci.ThrottledError
+	if errors.As(err, &throttled) {
+		return true
+	}
+	for _, kind := range []error{oci.ErrDenied, oci.ErrRefused, oci.ErrImmutable, oci.ErrUnsupported, oci.ErrBlobUnknown, oci.ErrRepositoryUnknown} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return false
 }
 
 // successor queues the tag again where the source's tag has moved on since.
@@ -228,6 +258,9 @@ func (t *target) ours() bool {
 		return i.At == t.place.Identity && (t.present == i.New || t.present == i.Old)
 	})
 }
+
+// begins tells whether a move is on record as begun.
+func (t *target) begins(move replicator.Intent) bool { return slices.Contains(t.begun, move) }
 
 // movedTo tells whether a move of our own to a digest has begun whose end is not
 // on record: the registry may have taken it without our hearing of it.

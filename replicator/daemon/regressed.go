@@ -40,12 +40,13 @@ func (r *run) watchLate(t *target, d digest.Digest) {
 	if t.job.Flow != replicator.OneWay || t.job.Tag == "" {
 		return
 	}
-	var before []digest.Digest
+	before := r.givenUp.of(t.place, t.job.Tag, r.now())
 	for _, i := range t.begun {
-		if i.At == t.place.Identity && i.New != "" && i.New != d {
+		if i.At == t.place.Identity && i.New != "" {
 			before = append(before, i.New)
 		}
 	}
+	before = slices.DeleteFunc(before, func(b digest.Digest) bool { return b == d })
 	if len(before) == 0 {
 		return
 	}

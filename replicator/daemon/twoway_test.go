@@ -287,6 +287,39 @@ func TestTwoWaysAConflictEndsWhenBothAgree(t *testing.T) {
 	})
 }
 
+// A move that the other side refused was not made: what a user pushed here has
+// moved, and is not given up for what is pushed there meanwhile.
+func TestTwoWaysARefusedMoveIsNotBegun(t *testing.T) {
+	for name, why := range map[string]error{
+		"throttled": &oci.ThrottledError{Err: errors.New("too many requests")},
+		"denied":    &oci.RegistryError{Status: 403, Kind: oci.ErrDenied},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, pair(), func(w *world) {
+				eu, us := w.sites["eu"], w.sites["us"]
+				here, there := ocitest.Image("here", 1), ocitest.Image("there", 1)
+				refused := false
+				eu.on(func(_ context.Context, c ocitest.Call) error {
+					if c.Method != ocitest.PutManifest || c.Reference != "v1" {
+						return nil
+					}
+					refused = true
+					return why
+				})
+				w.push("us", app, "v1", here)
+				w.until("it is refused", func() bool { return refused })
+				eu.Push(app, "v1", there)
+				eu.off()
+				w.accept(w.event("eu", app, "v1", there.Digest()))
+				w.until("they are in conflict", func() bool { return len(w.found(replicator.FindingConflict)) == 1 })
+				if eu.names(app, "v1") != there.Digest() || us.names(app, "v1") != here.Digest() {
+					t.Errorf("eu names %s, us names %s", eu.names(app, "v1"), us.names(app, "v1"))
+				}
+			})
+		})
+	}
+}
+
 func TestTwoWaysConflictPolicies(t *testing.T) {
 	newest := func(r *plan.Route) { r.Conflict = "newest" }
 	preferring := func(name string) func(*plan.Route) {

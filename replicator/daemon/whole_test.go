@@ -160,6 +160,33 @@ func TestALostReferrerComesLater(t *testing.T) {
 	})
 }
 
+// A referrer comes to a subject that has lost content, and that no tag names any
+// more at the destination: with it the subject is made whole.
+func TestAReferrerMakesItsSubjectWhole(t *testing.T) {
+	in(t, star(), func(w *world) {
+		eu, us := w.sites["eu"], w.sites["us"]
+		image, next := ocitest.Image("app", 1), ocitest.Image("next", 1)
+		w.push("eu", app, "v1", image)
+		w.proven("us", app, "v1", image)
+		w.push("eu", app, "v1", next)
+		w.proven("us", app, "v1", next)
+		w.rest()
+		time.Sleep(time.Minute) // what the proofs have seen counts for a while
+		us.Remove(app, image.Blobs[0].Desc.Digest)
+		sbom := ocitest.Artifact("sbom", "application/spdx+json", new(image.Descriptor()))
+		eu.Attach(app, sbom)
+		tag := oci.FallbackTag(image.Digest())
+		w.accept(w.event("eu", app, tag, eu.names(app, tag)))
+		w.rest()
+		if !us.Has(app, sbom) || !us.Has(app, image) {
+			t.Errorf("the referrer or its subject is not whole:\n%s", w.describe())
+		}
+		if j := w.job("us", app, tag); j.State != replicator.Done {
+			t.Errorf("the job is %s: %+v", j.State, j.Error)
+		}
+	})
+}
+
 // What is removed at the destination between its PUT and the proof.
 func TestContentRemovedBeforeTheProofIsNeverRecorded(t *testing.T) {
 	image := ocitest.MultiArch("app", 2, 2)
@@ -259,13 +286,12 @@ func TestADamagedSource(t *testing.T) {
 				if len(findings) != 1 || findings[0].Kind != test.kind || findings[0].Hint == "" || findings[0].Tag != "v1" {
 					t.Errorf("findings:\n%s", w.describe())
 				}
-				// Told again, a refusal is remembered and costs no copy.
+				// Pushed again as broken as before, it is looked at again, and refused again.
 				if test.state == replicator.Refused {
-					eu.ResetCalls()
 					w.accept(w.event("eu", app, "v1", image.Digest()))
 					w.rest()
-					if n := eu.Count(ocitest.GetBlob); n != 0 {
-						t.Errorf("%d blobs read of what is refused", n)
+					if again := w.job("us", app, "v1"); again.State != test.state || again.Generation == j.Generation {
+						t.Errorf("pushed again, the job is %+v", again)
 					}
 				}
 				if s := w.status("prod", "us"); s.Proven != 0 || s.Lag == 0 || s.Refused+s.Failed != 1 {

@@ -53,6 +53,30 @@ func (j *Journal) Begin(ctx context.Context, claim Claim, jobID string, intent r
 	})
 }
 
+// Withdraw takes back a move that was begun and then refused: nothing was
+// written. ErrFenced where the claim is no longer ours.
+func (j *Journal) Withdraw(ctx context.Context, claim Claim, jobID string, intent replicator.Intent) error {
+	return j.write(ctx, true, func(b *batch) error {
+		if err := b.fence(claim); err != nil {
+			return err
+		}
+		r, err := b.claimed(claim, jobID)
+		if err != nil {
+			return err
+		}
+		base, intents, err := b.base(r.key)
+		if err != nil {
+			return err
+		}
+		begun := intentText{intent.At, string(intent.Old), string(intent.New)}
+		i := slices.Index(intents, begun)
+		if i < 0 {
+			return nil
+		}
+		return b.saveBase(r.key, base, slices.Delete(intents, i, i+1))
+	})
+}
+
 // SetBase says that both sides of a job last shared a digest, which ends the
 // moves begun since: a person has settled a conflict, and the side that still
 // names it counts as not moved.

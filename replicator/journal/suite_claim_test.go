@@ -333,7 +333,17 @@ var _ = holds("bases and intents outlive their rows", func(t *testing.T, h *harn
 	if diff := cmp.Diff(replicator.Base{Intents: intents}, must(h.Base(ctx0, job))(t)); diff != "" {
 		t.Error(diff)
 	}
+	refused := replicator.Intent{At: "oci:b.example.com", Old: dgst("x"), New: dgst("z")}
+	h.ok(h.Withdraw(ctx0, c, job.ID, refused)) // never begun
+	h.ok(h.Begin(ctx0, c, job.ID, refused))
+	h.ok(h.Withdraw(ctx0, c, job.ID, refused))
+	if diff := cmp.Diff(replicator.Base{Intents: intents}, must(h.Base(ctx0, job))(t)); diff != "" {
+		t.Error(diff)
+	}
 	h.restart()
+	if err := h.Withdraw(ctx0, c, job.ID, intents[0]); !errors.Is(err, ErrFenced) {
+		t.Errorf("withdrawn under a claim that is lost: %v", err)
+	}
 	if got := must(h.Base(ctx0, job))(t); len(got.Intents) != 2 {
 		t.Errorf("intents must survive: %+v", got)
 	}
