@@ -121,7 +121,9 @@ func (p *repository) PushManifest(ctx context.Context, reference string, m oci.M
 		if err != nil {
 			return err
 		}
-		p.c.s.note(p.c.s.landed, p.name, m.Digest.String())
+		if !r.tardy { // its sender is past proving it
+			p.c.s.note(p.c.s.landed, p.name, m.Digest.String())
+		}
 		p.c.s.w.wrote(p.c.s, p.name, reference, before.Digest, m.Digest, times, r.tardy)
 		return nil
 	})

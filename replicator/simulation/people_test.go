@@ -83,8 +83,13 @@ func (w *world) letGo() {
 	}
 }
 
+// lateFor is how long after a move of the daemon's an older state of the source's
+// tag is taken for a move of its own that came late.
+const lateFor = 2 * time.Minute
+
 // keptDrift: with `drift: keep` what somebody else put under a tag that was
-// proven stays while its source does not change (P7).
+// proven stays while its source does not change (P7), unless the source's tag
+// has named it before and it came right after a move of the daemon's.
 func (w *world) keptDrift(at tagAt, now digest.Digest) {
 	from := tagAt{w.history.Topology.source(at.registry), at.repository, at.tag}
 	w.mu.Lock()
@@ -93,7 +98,13 @@ func (w *world) keptDrift(at tagAt, now digest.Digest) {
 	if len(there) == 0 || len(past) == 0 {
 		return
 	}
-	if last := there[len(there)-1]; last.kept && past[len(past)-1].at.Before(last.at) {
+	last := there[len(there)-1]
+	older := slices.ContainsFunc(past, func(s state) bool { return s.digest == last.digest })
+	moved := slices.ContainsFunc(there, func(s state) bool { return !s.user && last.at.Sub(s.at) < lateFor })
+	if older && moved {
+		return
+	}
+	if last.kept && past[len(past)-1].at.Before(last.at) {
 		w.fault("P7: %s was moved to %.19s from %.19s, which somebody else had put there", at, now, last.digest)
 	}
 }

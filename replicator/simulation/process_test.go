@@ -72,8 +72,12 @@ func (w *world) boot(dir string) {
 	if !p.dead.Load() {
 		w.p = p
 	}
+	latest := w.config
 	w.mu.Unlock()
 	w.trace("daemon %d is up", p.number)
+	if latest != config { // it was changed while this one started
+		w.reload(latest)
+	}
 }
 
 func (p *process) start(config setting) (err error) {
