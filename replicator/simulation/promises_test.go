@@ -282,7 +282,7 @@ func (w *world) open() (all []string) {
 		if j.State == replicator.Held {
 			w.letGo() // what ran when it was canceled is held when it ends
 		}
-		if j.State.Unproven() && !stays {
+		if j.State.Unproven() && !stays && !w.hollow(j) {
 			note("P1: job %s → %s %s %.19s is %s", j.Source, j.Destination, j.Tag, j.Digest, j.State)
 		}
 	}
@@ -303,6 +303,17 @@ func (w *world) open() (all []string) {
 		}
 	}
 	return all
+}
+
+// hollow tells whether a job is refused for what its source truly lacks: an
+// untagged digest that nothing brings there again.
+func (w *world) hollow(j replicator.Job) bool {
+	if j.Tag != "" || j.State != replicator.Refused {
+		return false
+	}
+	s := w.sites[j.Source.Registry]
+	m, ok := s.Manifest(j.Source.Repository, j.Digest.String())
+	return ok && len(w.graph(s, j.Source.Repository, m).missing) > 0
 }
 
 // arrived tells what a destination's tag lacks of its source's.
