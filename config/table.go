@@ -11,7 +11,7 @@ var table = &object{
 		{key: "listen", kind: listenKind, def: "127.0.0.1:8480",
 			doc: "Address of webhooks and health, `host:port`; port 0 takes a free one. Beyond loopback, every registry that is some route's `from` and has no `events` needs a webhook secret."},
 		{key: "admin", kind: listenKind, def: "127.0.0.1:8481",
-			doc: "Address of API, console and metrics. Beyond loopback it needs `api.token`."},
+			doc: "Address of API and metrics. Beyond loopback it needs `api.token`."},
 		{key: "api", kind: apiTable, doc: "Who may use the admin address."},
 		{key: "tls", kind: serverTLSTable, doc: "Certificate of both addresses; absent: plain HTTP."},
 		{key: "data", kind: pathname{}, def: "./twinport-data",
@@ -162,7 +162,7 @@ var limitsTable = &object{
 	name: "limits", doc: "The most a registry is asked for, by all routes together.",
 	fields: []field{
 		{key: "requests", kind: number{min: 0.1, max: 100000}, shown: "the provider's quota, else none", doc: "Requests per second."},
-		{key: "connections", kind: number{min: 1, max: 1024, whole: true}, shown: "found out by trying", doc: "Requests at a time."},
+		{key: "connections", kind: number{min: 1, max: 1024, whole: true}, shown: "found out by trying, up to 96", doc: "Requests at a time."},
 		{key: "bandwidth", kind: bandwidthKind, shown: "none", doc: "Bytes per second, both ways together: a size, or a list of windows."},
 		{key: "timezone", kind: timezone, shown: "UTC", doc: "Time zone of the windows that name none themselves."},
 	},

@@ -1,6 +1,6 @@
 # Twinport in /etc/gitlab/gitlab.rb of a GitLab of your own; then
-# `gitlab-ctl reconfigure`. GitLab.com sends no webhooks of pushed images: there
-# the sweep finds them.
+# `gitlab-ctl reconfigure`. GitLab.com sends no webhooks of pushed images: poll it
+# (`events: {poll: 5m}`).
 #
 # GitLab's convention for the secret is the bare Authorization header.
 registry['notifications'] = [
