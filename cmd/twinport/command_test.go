@@ -295,6 +295,7 @@ func TestExitCodesOfUsage(t *testing.T) {
 		{"status --nope", exitUsage, "unknown flag"},
 		{"status --output yaml", exitUsage, "table or json"},
 		{"status --behind --route nope", exitUsage, `no route "nope"`},
+		{"status --route prod", exitUsage, "--behind"},
 		{"status --behind --destination nope", exitUsage, `no registry "nope"`},
 		{"sync nope", exitUsage, "no such route"},
 		{"sync --retry-for 0s", exitUsage, "--retry-for"},

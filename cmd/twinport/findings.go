@@ -102,7 +102,7 @@ func newFindingsAck(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use: "ack ID...", Short: "Acknowledge findings",
 		Long:    "Acknowledge findings: they are no longer listed. Acknowledging a refusal holds its job, so that it no longer counts for lag.",
-		Example: `  twinport findings ack 01JQ4… 01JQ5…`,
+		Example: `  twinport findings ack 361r54rvz1600 361r54tczqg00`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usage(errors.New("`twinport findings ack` takes one or more IDs"))

@@ -120,7 +120,7 @@ func errorText(e *replicator.JobError) string {
 func newJobsShow(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use: "show ID", Short: "Show one job whole", Args: exactly(1, "one job's ID"),
-		Example: `  twinport jobs show 01JQ4…`,
+		Example: `  twinport jobs show 361r50xr81400`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := loadConfig(o)
 			if err != nil {
@@ -173,7 +173,7 @@ func newJobsChange(o *options, verb string) *cobra.Command {
 			"retry":  "Try jobs again now: failed, refused and held ones too. A remembered refusal is forgotten.",
 			"cancel": "Hold jobs: this tag is not brought to this digest until retried, or until another digest is pushed. Held jobs do not count for lag.",
 		}[verb],
-		Example: fmt.Sprintf("  twinport jobs %s 01JQ4…\n  twinport jobs %s --all --state failed --route prod", verb, verb),
+		Example: fmt.Sprintf("  twinport jobs %s 361r50xr81400\n  twinport jobs %s --all --state failed --route prod", verb, verb),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := loadConfig(o)
 			if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -29,6 +30,9 @@ tags, no sweep can find one whose event was lost.`,
   twinport status --output json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !behind && (route != "" || destination != "") {
+				return usage(errors.New("--route and --destination select what --behind lists"))
+			}
 			cfg, err := loadConfig(o)
 			if err != nil {
 				return err
@@ -132,5 +136,12 @@ func printBehind(cmd *cobra.Command, o *options, op api.Operator, route, destina
 	for _, b := range all.Behind {
 		g.row(b.Route, b.Destination, b.Repository, b.Tag, short(b.Wanted), short(b.Proven), ago(b.PushedAt), b.Why)
 	}
-	return g.flush()
+	if err := g.flush(); err != nil {
+		return err
+	}
+	if all.Next != "" {
+		_, err := fmt.Fprintf(w, "these are the first %d; --route and --destination select\n", len(all.Behind))
+		return err
+	}
+	return nil
 }
