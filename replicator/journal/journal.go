@@ -103,6 +103,7 @@ type Journal struct {
 	findingCount int64
 
 	lastClaim atomic.Int64 // the Now of the last Claim
+	pace      pace         // of listings without an index
 }
 
 // Open takes the data directory for this process, opens or makes the journal
@@ -168,6 +169,7 @@ func newJournal(o Options) *Journal {
 		closing:     make(chan struct{}),
 		ended:       make(chan struct{}),
 		located:     map[locationKey]struct{}{},
+		pace:        pace{rows: 5000, age: snapshotAge},
 	}
 	if j.step == nil {
 		j.step = func(context.Context, Stage) error { return nil }
@@ -383,6 +385,14 @@ func (j *Journal) names(ctx context.Context) (*catalog, error) {
 		return j.catalog.Load(), nil
 	}
 	return loadCatalog(ctx, j.reads)
+}
+
+// namesIn is the catalog as of a snapshot.
+func (j *Journal) namesIn(ctx context.Context, db queryer) (*catalog, error) {
+	if j.shared != nil {
+		return j.shared.namesIn(ctx, j, db)
+	}
+	return loadCatalog(ctx, db)
 }
 
 func (j *Journal) isUnwanted(edge int64) bool { return (*j.unwanted.Load())[edge] }

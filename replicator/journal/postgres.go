@@ -127,7 +127,7 @@ func (p *postgres) connect(ctx context.Context) (*pgx.Conn, error) {
 
 // pool is for reading.
 func (p *postgres) pool() *sql.DB {
-	db := stdlib.OpenDB(*p.config, stdlib.OptionBeforeConnect(p.renewed))
+	db := stdlib.OpenDB(*p.config, stdlib.OptionBeforeConnect(p.renewed), stdlib.OptionShouldPing(toPing))
 	db.SetMaxOpenConns(readers)
 	db.SetMaxIdleConns(readers)
 	db.SetConnMaxIdleTime(5 * time.Minute)
@@ -159,19 +159,39 @@ func (p *postgres) place(ctx context.Context, db queryer) error {
 	return nil
 }
 
-// classify tells a database that could not be asked from one that refused.
+// classify tells a database that could not be asked from one that refused, and
+// of the former a connection that broke.
 func (p *postgres) classify(err error) error {
 	var said *pgconn.PgError
 	switch {
 	case err == nil, isUnavailable(err), errors.Is(err, sql.ErrNoRows):
 		return err
-	case errors.As(err, &said):
-		if !passes(said.Code) {
-			return fmt.Errorf("database: %s (SQLSTATE %s)", clip(said.Message, 300), said.Code)
-		}
-		return fmt.Errorf("%w: %s (SQLSTATE %s)", ErrUnavailable, clip(said.Message, 300), said.Code)
+	case errors.As(err, &said) && !passes(said.Code):
+		return fmt.Errorf("database: %s (SQLSTATE %s)", clip(said.Message, 300), said.Code)
 	}
-	return fmt.Errorf("%w: %s", ErrUnavailable, why(err))
+	told := fmt.Errorf("%w: %s", ErrUnavailable, why(err))
+	if said != nil {
+		told = fmt.Errorf("%w: %s (SQLSTATE %s)", ErrUnavailable, clip(said.Message, 300), said.Code)
+	}
+	if isCut(err) {
+		return &cutError{told}
+	}
+	return told
+}
+
+// isCut tells whether an error is of a connection that had been made: the
+// database ends those with its last word or without one. Who asked and went
+// away has cut it himself.
+func isCut(err error) bool {
+	var connecting *pgconn.ConnectError
+	var said *pgconn.PgError
+	switch {
+	case errors.As(err, &connecting), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return false
+	case errors.As(err, &said):
+		return said.Severity == "FATAL" || said.SeverityUnlocalized == "FATAL"
+	}
+	return true
 }
 
 // passes tells whether a refusal is of the database's state, not of the

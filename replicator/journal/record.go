@@ -18,11 +18,15 @@ func (j *Journal) Record(ctx context.Context, identity, repository, reference st
 	if err != nil {
 		return replicator.Record{}, false, err
 	}
+	return record(ctx, j.reads, c, identity, repository, reference)
+}
+
+func record(ctx context.Context, db queryer, c *catalog, identity, repository, reference string) (replicator.Record, bool, error) {
 	r, ok := c.registries[c.identities[identity]]
 	if !ok {
 		return replicator.Record{}, false, nil
 	}
-	list, err := j.records(ctx, c, sqlRecord, r.id, repository, reference, r.trust)
+	list, err := records(ctx, db, c, sqlRecord, r.id, repository, reference, r.trust)
 	if err != nil || len(list) == 0 {
 		return replicator.Record{}, false, err
 	}
@@ -49,12 +53,12 @@ func (j *Journal) recordsAfter(ctx context.Context, query, identity, repository,
 	if !ok {
 		return nil, nil
 	}
-	return j.records(ctx, c, query, r.id, repository, after, r.trust, pageSize(limit, maxPage))
+	return records(ctx, j.reads, c, query, r.id, repository, after, r.trust, pageSize(limit, maxPage))
 }
 
-func (j *Journal) records(ctx context.Context, c *catalog, query string, args ...any) ([]replicator.Record, error) {
+func records(ctx context.Context, db queryer, c *catalog, query string, args ...any) ([]replicator.Record, error) {
 	var list []replicator.Record
-	err := each(ctx, j.reads, query, args, func(scan scanner) error {
+	err := each(ctx, db, query, args, func(scan scanner) error {
 		rec, err := scanRecord(c, scan)
 		list = append(list, rec)
 		return err
@@ -136,7 +140,7 @@ func (j *Journal) RouteRecords(ctx context.Context, route, identity string, limi
 	if err != nil {
 		return nil, err
 	}
-	return j.records(ctx, c, sqlRouteRecords, route, c.identities[identity], pageSize(limit, maxPage))
+	return records(ctx, j.reads, c, sqlRouteRecords, route, c.identities[identity], pageSize(limit, maxPage))
 }
 
 // renamePage is how many records are renamed in one commit.

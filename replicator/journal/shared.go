@@ -3,7 +3,6 @@ package journal
 import (
 	"context"
 	"crypto/rand"
-	"database/sql"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -262,15 +261,19 @@ func (s *shared) refuses(completion bool) error {
 
 // names is the catalog as of now.
 func (s *shared) names(ctx context.Context, j *Journal) (*catalog, error) {
+	return s.namesIn(ctx, j, j.reads)
+}
+
+func (s *shared) namesIn(ctx context.Context, j *Journal, db queryer) (*catalog, error) {
 	var version int64
-	if _, err := one(ctx, j.reads, pgVersion, nil, &version); err != nil {
+	if _, err := one(ctx, db, pgVersion, nil, &version); err != nil {
 		return nil, fmt.Errorf("read the registries' version: %w", err)
 	}
 	known := j.catalog.Load()
 	if known.version == version {
 		return known, nil
 	}
-	c, err := loadCatalog(ctx, j.reads)
+	c, err := loadCatalog(ctx, db)
 	if err != nil {
 		return nil, err
 	}
@@ -290,38 +293,4 @@ func (s *shared) size(j *Journal) int64 {
 		return 0
 	}
 	return size
-}
-
-// A patient reads from the pool, but no longer than is reasonable.
-type patient struct {
-	pool *sql.DB
-	db   *postgres
-}
-
-func (p patient) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	return p.pool.QueryContext(ctx, query, args...)
-}
-
-func (p patient) each(ctx context.Context, query string, args []any, f func(scan scanner) error) error {
-	rctx, cancel := context.WithTimeout(ctx, readTime)
-	defer cancel()
-	rows, err := p.pool.QueryContext(rctx, query, clean(args)...)
-	if err == nil {
-		err = drain(rows, func(scan scanner) error {
-			if err := f(scan); err != nil {
-				return &readError{err}
-			}
-			return nil
-		})
-	}
-	var read *readError
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &read):
-		return read.error
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	}
-	return p.db.classify(err)
 }

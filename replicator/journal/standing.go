@@ -14,10 +14,18 @@ import (
 // route and destination; a job that several routes want counts for each. It
 // takes as long for a million jobs as for ten.
 func (j *Journal) Standings(ctx context.Context) ([]Standing, error) {
-	c, err := j.names(ctx)
+	var list []Standing
+	err := j.snapshot(ctx, func(in *snapshot) (err error) {
+		list, err = in.standings(ctx)
+		return err
+	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("standings: %w", err)
 	}
+	return list, nil
+}
+
+func (in *snapshot) standings(ctx context.Context) ([]Standing, error) {
 	all := map[replicator.Want]*Standing{}
 	of := func(w replicator.Want) *Standing {
 		s := all[w]
@@ -29,9 +37,9 @@ func (j *Journal) Standings(ctx context.Context) ([]Standing, error) {
 		return s
 	}
 	edges := map[int64]bool{}
-	err = eachCount(ctx, j.reads, func(g jobGroup, n int64) {
+	err := eachCount(ctx, in.db, func(g jobGroup, n int64) {
 		state := g.state.state()
-		for _, w := range c.edges[g.edge].wants {
+		for _, w := range in.catalog.edges[g.edge].wants {
 			of(w).add(state, g.lane, n)
 		}
 		if state.Unproven() {
@@ -39,13 +47,13 @@ func (j *Journal) Standings(ctx context.Context) ([]Standing, error) {
 		}
 	})
 	if err == nil {
-		err = j.behindSince(ctx, c, edges, of)
+		err = in.behindSince(ctx, edges, of)
 	}
 	if err == nil {
-		err = j.provenCounts(ctx, c, of)
+		err = in.provenCounts(ctx, of)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("standings: %w", err)
+		return nil, err
 	}
 	list := make([]Standing, 0, len(all))
 	for _, s := range all {
@@ -68,14 +76,14 @@ func (s *Standing) add(state replicator.JobState, lane replicator.Lane, n int64)
 }
 
 // behindSince adds the earliest push of each edge that no proof covers.
-func (j *Journal) behindSince(ctx context.Context, c *catalog, edges map[int64]bool, of func(replicator.Want) *Standing) error {
+func (in *snapshot) behindSince(ctx context.Context, edges map[int64]bool, of func(replicator.Want) *Standing) error {
 	for _, id := range slices.Sorted(maps.Keys(edges)) {
 		var behind int64
-		if _, err := one(ctx, j.reads, sqlBehindSince, []any{id}, &behind); err != nil {
+		if _, err := one(ctx, in.db, sqlBehindSince, []any{id}, &behind); err != nil {
 			return err
 		}
 		at := fromMicros(behind)
-		for _, w := range c.edges[id].wants {
+		for _, w := range in.catalog.edges[id].wants {
 			if s := of(w); !at.IsZero() && (s.BehindSince.IsZero() || at.Before(s.BehindSince)) {
 				s.BehindSince = at
 			}
@@ -85,16 +93,16 @@ func (j *Journal) behindSince(ctx context.Context, c *catalog, edges map[int64]b
 }
 
 // provenCounts adds the trusted records of each route and registry.
-func (j *Journal) provenCounts(ctx context.Context, c *catalog, of func(replicator.Want) *Standing) error {
+func (in *snapshot) provenCounts(ctx context.Context, of func(replicator.Want) *Standing) error {
 	type group struct {
 		route                           string
 		registry, trust, n, unconfirmed int64
 	}
 	var groups []group
-	err := each(ctx, j.reads, sqlRecordCounts, nil, func(scan scanner) error {
+	err := each(ctx, in.db, sqlRecordCounts, nil, func(scan scanner) error {
 		var g group
 		err := scan(&g.route, &g.registry, &g.trust, &g.n, &g.unconfirmed)
-		if r := c.registries[g.registry]; g.trust == r.trust {
+		if r := in.catalog.registries[g.registry]; g.trust == r.trust {
 			groups = append(groups, g)
 		}
 		return err
@@ -104,10 +112,10 @@ func (j *Journal) provenCounts(ctx context.Context, c *catalog, of func(replicat
 	}
 	for _, g := range groups {
 		var oldest, last int64
-		if _, err := one(ctx, j.reads, sqlRecordTimes, []any{g.route, g.registry, g.trust}, &oldest, &last); err != nil {
+		if _, err := one(ctx, in.db, sqlRecordTimes, []any{g.route, g.registry, g.trust}, &oldest, &last); err != nil {
 			return err
 		}
-		s := of(replicator.Want{Route: g.route, Destination: c.registries[g.registry].name})
+		s := of(replicator.Want{Route: g.route, Destination: in.catalog.registries[g.registry].name})
 		s.Proven += g.n
 		s.Unconfirmed += g.unconfirmed
 		if at := fromMicros(oldest); !at.IsZero() && (s.OldestProof.IsZero() || at.Before(s.OldestProof)) {
