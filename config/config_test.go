@@ -56,7 +56,8 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// TestDesign reads the design's example: every key of it is known and built.
+// TestDesign reads an example of all that was designed: every key of it is known
+// and built.
 func TestDesign(t *testing.T) {
 	data, err := os.ReadFile("testdata/design.yaml")
 	if err != nil {

@@ -281,7 +281,8 @@ type Finding struct {
 	Acknowledged bool
 }
 
-// A FindingKind is one word of the design's list.
+// A FindingKind says what a finding is about; deploy/docs/operations.md tells
+// what to do about each.
 type FindingKind string
 
 // The kinds of finding.

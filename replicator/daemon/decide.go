@@ -23,10 +23,10 @@ const (
 	conflict
 )
 
-// oneWay decides for a destination that only its source may change (design,
-// "Drift"). src is the source's digest, dst the destination's (empty: no such
-// tag), proven the record's (empty: none). preserve says that the digest moved
-// away from is not ours and must be kept, unless the source still has it.
+// oneWay decides for a destination that only its source may change. src is the
+// source's digest, dst the destination's (empty: no such tag), proven the
+// record's (empty: none). preserve says that the digest moved away from is not
+// ours and must be kept, unless the source still has it.
 func oneWay(src, dst, proven digest.Digest, overwrite bool) (m move, preserve bool) {
 	switch {
 	case src == dst:
@@ -40,11 +40,10 @@ func oneWay(src, dst, proven digest.Digest, overwrite bool) (m move, preserve bo
 	}
 }
 
-// between decides for two ends that feed each other (design, "Two registries
-// that feed each other"), a naming what the canonical source holds and b what
-// the destination does. A side that names the base or either end of an open
-// intent has not moved by itself. An absent tag has not moved either: deletions
-// do not flow.
+// between decides for two ends that feed each other, a naming what the canonical
+// source holds and b what the destination does. A side that names the base or
+// either end of an open intent has not moved by itself. An absent tag has not
+// moved either: deletions do not flow.
 func between(a, b digest.Digest, base replicator.Base) move {
 	if a == b {
 		return nothing

@@ -17,7 +17,7 @@ import (
 )
 
 // sourceGone tells whether a route's source has been silent for so long that what it
-// had is read from elsewhere (design, "Source gone").
+// had is read from elsewhere.
 func (d *Daemon) sourceGone(src *Registry, route plan.Route) bool {
 	return route.SourceGone > 0 && src.Gate.Silent() >= route.SourceGone
 }

@@ -49,8 +49,8 @@ type keeping struct {
 	quiet, forget bool
 }
 
-// keep decides about one tag (design, section 6: deletion). It knows neither
-// the grace, nor how many may go at once, nor whether the source still lacks it.
+// keep decides whether one tag may be deleted. It knows neither the grace, nor
+// how many may go at once, nor whether the source still lacks it.
 func keep(f tagFacts) keeping {
 	switch {
 	case !f.selected:

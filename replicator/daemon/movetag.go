@@ -32,7 +32,7 @@ const (
 // errMoved says that the source's tag names something else by now.
 var errMoved = errors.New("the source's tag has moved on")
 
-// moveTag is the last step of a delivery, by one holder per tag (design, P3):
+// moveTag is the last step of a delivery, by one holder per tag (P3):
 // source tag and lease are checked right before the PUT, whose deadline lies
 // before the lease's end, and both are read again after it.
 func (r *run) moveTag(ctx context.Context, from delivery, t *target) error {

@@ -60,7 +60,7 @@ func TestAPushIsCopiedAndProven(t *testing.T) {
 	})
 }
 
-// The budget of design section 5: for a cold copy of an image with P platforms
+// The budget of requests: for a cold copy of an image with P platforms
 // and L blobs.
 func TestRequestsOfAColdCopy(t *testing.T) {
 	for _, test := range []struct {

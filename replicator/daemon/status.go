@@ -12,7 +12,7 @@ import (
 // An RPOState says how a route's promise stands at one destination.
 type RPOState string
 
-// The states of an RPO (design, section 2). Unknown is never met.
+// The states of an RPO. Unknown is never met.
 const (
 	RPOMet     RPOState = "met"
 	RPOMissed  RPOState = "missed"

@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	// laneFull is the backlog at which a sweep stops emitting (design, section 4).
+	// laneFull is the backlog at which a sweep stops emitting.
 	laneFull = 100_000
 	// sweepSpacing lies between two sweeps of a route that are asked for out of turn.
 	sweepSpacing = 2 * time.Second

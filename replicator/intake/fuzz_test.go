@@ -15,7 +15,7 @@ import (
 
 // FuzzWebhook sends any body with any type to each kind of registry: what is
 // accepted is always well-formed and inside the registry, what is answered is
-// always one of the design's answers.
+// always one of the answers of deploy/docs/webhooks.md.
 func FuzzWebhook(f *testing.F) {
 	for _, file := range files(f, "captured/*/*.http") {
 		req, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(read(f, file))))

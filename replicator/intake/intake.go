@@ -1,9 +1,9 @@
-// Package intake is the registries' door: `POST /hooks/{registry}` (design
-// section 8). It authenticates a webhook, bounds it, has the registry's decoder
-// read it, checks every name against the specs' grammars and the registry's
-// prefix, and answers 202 only when what it told has been accepted for good.
-// Nothing a request says can name another registry than the one it was sent to
-// (P10). Nothing is asked of a registry here.
+// Package intake is the registries' door: `POST /hooks/{registry}`
+// (deploy/docs/webhooks.md). It authenticates a webhook, bounds it, has the
+// registry's decoder read it, checks every name against the specs' grammars and
+// the registry's prefix, and answers 202 only when what it told has been accepted
+// for good. Nothing a request says can name another registry than the one it was
+// sent to (P10). Nothing is asked of a registry here.
 package intake
 
 import (
