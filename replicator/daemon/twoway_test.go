@@ -298,16 +298,16 @@ func TestTwoWaysARefusedMoveIsNotBegun(t *testing.T) {
 			in(t, pair(), func(w *world) {
 				eu, us := w.sites["eu"], w.sites["us"]
 				here, there := ocitest.Image("here", 1), ocitest.Image("there", 1)
-				refused := false
+				var refused atomic.Bool
 				eu.on(func(_ context.Context, c ocitest.Call) error {
 					if c.Method != ocitest.PutManifest || c.Reference != "v1" {
 						return nil
 					}
-					refused = true
+					refused.Store(true)
 					return why
 				})
 				w.push("us", app, "v1", here)
-				w.until("it is refused", func() bool { return refused })
+				w.until("it is refused", refused.Load)
 				eu.Push(app, "v1", there)
 				eu.off()
 				w.accept(w.event("eu", app, "v1", there.Digest()))
