@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"time"
 
 	"github.com/jackc/pgx/v5/stdlib"
 )
@@ -80,10 +79,9 @@ func (p *postgres) twice(ctx context.Context, ask func(context.Context) error) e
 }
 
 // doubted is the key of contexts under which the pool's connections are asked
-// before they are used: with one of them the others may have been cut.
+// before they are used: with one of them the others may have been cut. Else
+// they are not, however long they were idle: the second try is cheaper.
 type doubted struct{}
 
 // toPing tells of a connection of the pool whether it is asked first.
-func toPing(ctx context.Context, conn stdlib.ShouldPingParams) bool {
-	return ctx.Value(doubted{}) != nil || conn.IdleDuration > time.Second
-}
+func toPing(ctx context.Context, _ stdlib.ShouldPingParams) bool { return ctx.Value(doubted{}) != nil }

@@ -77,6 +77,44 @@ var _ = holds("a listing is as of one commit", func(t *testing.T, h *harness) {
 	}
 })
 
+var _ = holds("a search without an index takes as many snapshots as it needs", func(t *testing.T, h *harness) {
+	h.pace = pace{rows: 2, age: 0}
+	var jobs []replicator.Job
+	var want []string
+	for i := range 17 {
+		job := h.pushed([]string{"v1", "v2", "v3"}[i%3], fmt.Sprint(i))
+		job.Destination.Repository = fmt.Sprint("app-", i)
+		if jobs = append(jobs, job); job.Tag == "v1" {
+			want = append([]string{job.Destination.Repository}, want...)
+		}
+	}
+	h.accept(jobs...)
+	for limit := 1; limit <= len(want)+1; limit++ {
+		var got []string
+		f := JobFilter{Tag: "v1", Limit: limit}
+		for more := true; more; more = f.After != "" {
+			page, next, err := h.Jobs(ctx0, f)
+			h.ok(err)
+			if len(page) > limit || next != "" && len(page) < limit {
+				t.Errorf("a page of %d, limit %d, next %q", len(page), limit, next)
+			}
+			for _, job := range page {
+				got = append(got, job.Destination.Repository)
+			}
+			f.After = next
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("pages of %d: %v, want %v", limit, got, want)
+		}
+	}
+	if n := must(h.Cancel(ctx0, JobFilter{Tag: "v1"}, "cli"))(t); n != len(want) {
+		t.Errorf("canceled %d, want %d", n, len(want))
+	}
+	if list := must(first(h.Jobs(ctx0, JobFilter{Tag: "no such tag"})))(t); len(list) != 0 {
+		t.Errorf("%+v", list)
+	}
+})
+
 // besides runs lists of checks side by side, again and again until it is
 // stopped; then all of them have run at least once.
 func besides(t *testing.T, lists ...[]func() error) (stop func()) {
