@@ -305,7 +305,7 @@ func problemOf(err error) (int, Problem) {
 		return http.StatusBadRequest, Problem{Error: usage.Message, Hint: usage.Hint}
 	case errors.Is(err, journal.ErrUnknown):
 		return http.StatusNotFound, Problem{Error: err.Error()}
-	case errors.Is(err, journal.ErrBusy), errors.Is(err, journal.ErrClosed):
+	case errors.Is(err, journal.ErrBusy), errors.Is(err, journal.ErrClosed), errors.Is(err, journal.ErrUnavailable):
 		return http.StatusServiceUnavailable, Problem{Error: err.Error(), Hint: "ask again"}
 	}
 	return http.StatusInternalServerError, Problem{Error: err.Error()}

@@ -108,6 +108,7 @@ func TestErrors(t *testing.T) {
 		"unknown": {fmt.Errorf("job x: %w", journal.ErrUnknown), 404, Problem{Error: "job x: unknown"}},
 		"busy":    {journal.ErrBusy, 503, Problem{Error: journal.ErrBusy.Error(), Hint: "ask again"}},
 		"closed":  {journal.ErrClosed, 503, Problem{Error: journal.ErrClosed.Error(), Hint: "ask again"}},
+		"away":    {fmt.Errorf("list jobs: %w", journal.ErrUnavailable), 503, Problem{Error: "list jobs: the database is not available", Hint: "ask again"}},
 		"other":   {errors.New("broken"), 500, Problem{Error: "broken"}},
 	} {
 		t.Run(name, func(t *testing.T) {
