@@ -386,21 +386,8 @@ func (w *world) rest() {
 	w.until("all jobs ended", func() bool { return w.openJobs() == 0 })
 }
 
-// job is the newest job of a tag (or digest) at a destination. A list that is
-// read beside the writer's next commit may lack it for a moment.
-func (w *world) job(destination, repository, reference string) replicator.Job {
-	w.Helper()
-	for range 10 {
-		if newest := w.newestJob(destination, repository, reference); newest.ID != "" {
-			return newest
-		}
-		time.Sleep(time.Millisecond)
-	}
-	w.Fatalf("no job for %s/%s:%s\n%s", destination, repository, reference, w.describe())
-	return replicator.Job{}
-}
-
-func (w *world) newestJob(destination, repository, reference string) (newest replicator.Job) {
+// job is the newest job of a tag (or digest) at a destination.
+func (w *world) job(destination, repository, reference string) (newest replicator.Job) {
 	w.Helper()
 	for _, j := range w.allJobs() {
 		if j.Destination.Registry == destination && j.Destination.Repository == repository && j.Reference() == reference &&
@@ -409,6 +396,9 @@ func (w *world) newestJob(destination, repository, reference string) (newest rep
 				newest = j
 			}
 		}
+	}
+	if newest.ID == "" {
+		w.Fatalf("no job for %s/%s:%s\n%s", destination, repository, reference, w.describe())
 	}
 	return newest
 }
