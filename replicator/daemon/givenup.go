@@ -11,8 +11,8 @@ import (
 	"github.com/twinport/twinport/replicator"
 )
 
-// maxGivenUp bounds the tags whose given-up moves are remembered.
 const (
+	// maxGivenUp bounds the tags whose given-up moves are remembered.
 	maxGivenUp = 10_000
 	// maxGivenUpMoves bounds those of one tag: the latest count.
 	maxGivenUpMoves = 16
