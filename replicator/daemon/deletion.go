@@ -366,7 +366,9 @@ func (c *carrier) afterwards(ctx context.Context, d replicator.Departure) error 
 			Message: fmt.Sprintf("%s has removed %s with %s, which names the same image; it is copied again, and nothing more is removed there now", d.Destination, tag, d.Tag),
 			Hint:    "use `deletes: keep` with this registry: it removes no tag alone",
 		})
-		if err := c.void(ctx, c.st, []replicator.Place{d.Destination}); err != nil {
+		lost, err := c.void(ctx, c.st, d.Destination)
+		c.addFindings(ctx, []replicator.Finding{lost})
+		if err != nil {
 			return err
 		}
 	}

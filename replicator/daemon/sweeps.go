@@ -127,11 +127,26 @@ func (d *Daemon) Sweep(ctx context.Context, o SweepOptions) (SweepReport, error)
 		place := replicator.Place{Registry: route.From, Identity: req.Source.Identity(), Repository: repository}
 		d.companions.listed(place, tags, d.now())
 	}
+	// A loss is told once what was lost waits to be copied, so that nobody who
+	// has read of it finds the route in sync.
+	var losses []replicator.Finding
 	req.Emit = func(ctx context.Context, found []sweep.Difference) error {
-		return d.emit(ctx, st, route, o, states, found)
+		if err := d.emit(ctx, st, route, o, states, found); err != nil {
+			return err
+		}
+		losses = slices.DeleteFunc(losses, func(f replicator.Finding) bool {
+			waits := slices.ContainsFunc(found, func(diff sweep.Difference) bool { return diff.Destination == f.Registry })
+			if waits {
+				d.addFindings(ctx, []replicator.Finding{f})
+			}
+			return waits
+		})
+		return nil
 	}
 	req.Void = func(ctx context.Context, place replicator.Place) error {
-		return d.void(ctx, st, []replicator.Place{place})
+		lost, err := d.void(ctx, st, place)
+		losses = append(losses, lost)
+		return err
 	}
 	whole := cursor == "" && !narrowed
 	req.GivenUp = d.orphans.known
@@ -166,6 +181,11 @@ func (d *Daemon) Sweep(ctx context.Context, o SweepOptions) (SweepReport, error)
 		return save(cursor)
 	}
 	result, err := sweep.Sweep(ctx, req)
+	if len(losses) > 0 { // of records that are void already, whoever is in a hurry
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closingWrite)
+		d.addFindings(closing, losses)
+		cancel()
+	}
 	report := SweepReport{Result: result, Requests: requests.Load()}
 	if ctx.Err() != nil {
 		return report, context.Cause(ctx)
@@ -254,38 +274,28 @@ func (d *Daemon) firstSeen(ctx context.Context, source replicator.Place, tag str
 	return first, nil
 }
 
-// void no longer believes what is recorded of places that lost it, nor
-// anything else of their registries until it is proven again.
-func (d *Daemon) void(ctx context.Context, st *State, places []replicator.Place) error {
-	if len(places) == 0 {
-		return nil
+// void no longer believes what is recorded of a place that lost it, nor
+// anything else of its registry until it is proven again, and gives the finding
+// to be told of that.
+func (d *Daemon) void(ctx context.Context, st *State, place replicator.Place) (replicator.Finding, error) {
+	lost := replicator.Finding{
+		Kind: replicator.FindingMissing, At: d.now(), Registry: place.Registry,
+		Message: "the registry lacks tags that were proven there; nothing it holds is believed until it has been proven again",
+		Hint:    "find out who removed them; they are copied again",
 	}
-	if err := d.journal.Void(ctx, places); err != nil {
-		return err
+	err := d.journal.Void(ctx, []replicator.Place{place})
+	if err == nil {
+		err = d.journal.Distrust(ctx, place.Identity)
 	}
-	lost := make(map[string]string)
-	for _, p := range places {
-		lost[p.Identity] = p.Registry
+	if err != nil {
+		return lost, err
 	}
-	var findings []replicator.Finding
-	for _, identity := range slices.Sorted(maps.Keys(lost)) {
-		name := lost[identity]
-		if err := d.journal.Distrust(ctx, identity); err != nil {
-			return err
-		}
-		findings = append(findings, replicator.Finding{
-			Kind: replicator.FindingMissing, At: d.now(), Registry: name,
-			Message: "the registry lacks tags that were proven there; nothing it holds is believed until it has been proven again",
-			Hint:    "find out who removed them; they are copied again",
-		})
-		for _, route := range st.Rules.Routes() {
-			if slices.Contains(route.To, name) {
-				d.askSweep(route.Name)
-			}
+	for _, route := range st.Rules.Routes() {
+		if slices.Contains(route.To, place.Registry) {
+			d.askSweep(route.Name)
 		}
 	}
-	d.addFindings(ctx, findings)
-	return nil
+	return lost, nil
 }
 
 func (d *Daemon) addFindings(ctx context.Context, findings []replicator.Finding) {
