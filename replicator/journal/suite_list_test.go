@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -74,6 +75,35 @@ var _ = holds("a listing is as of one commit", func(t *testing.T, h *harness) {
 			jobs[i].Digest = dgst(fmt.Sprint(round, i))
 		}
 		h.accept(jobs...)
+	}
+})
+
+var _ = holds("cancel misses no job that moves", func(t *testing.T, h *harness) {
+	const tags, rounds = 6, 8
+	stop := besides(t, []func() error{func() error {
+		claims, err := h.Claim(ctx0, ClaimOptions{Max: tags, MaxForeground: tags, MaxBackground: tags, Now: h.clock()})
+		for _, c := range claims {
+			err = errors.Join(err, h.Release(ctx0, c))
+		}
+		return err
+	}})
+	defer stop()
+	for round := range rounds {
+		var jobs []replicator.Job
+		for i := range tags {
+			jobs = append(jobs, h.pushed(fmt.Sprintf("v%d-%d", round, i), "one"))
+		}
+		h.accept(jobs...)
+		if n := must(h.Cancel(ctx0, JobFilter{Route: "prod"}, "cli"))(t); n != tags {
+			t.Errorf("round %d: canceled %d of %d", round, n, tags)
+		}
+		for i := range tags { // those that ran are held when they end
+			for job := h.live(jobs[i].Tag); job.State != replicator.Held; job = h.live(job.Tag) {
+				if job.HeldDigest == "" {
+					t.Fatalf("not canceled: %+v", job)
+				}
+			}
+		}
 	}
 })
 
