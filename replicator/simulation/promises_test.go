@@ -305,15 +305,30 @@ func (w *world) open() (all []string) {
 	return all
 }
 
-// hollow tells whether a job is refused for what its source truly lacks: an
-// untagged digest that nothing brings there again.
+// hollow tells whether a job is refused for what its source truly lacks, and
+// nothing brings there again: an untagged digest, or what nobody has whole.
 func (w *world) hollow(j replicator.Job) bool {
-	if j.Tag != "" || j.State != replicator.Refused {
+	if j.State != replicator.Refused || !w.lacks(j.Source.Registry, j.Source.Repository, j.Digest) {
 		return false
 	}
-	s := w.sites[j.Source.Registry]
-	m, ok := s.Manifest(j.Source.Repository, j.Digest.String())
-	return ok && len(w.graph(s, j.Source.Repository, m).missing) > 0
+	return j.Tag == "" || w.lost(j.Source.Repository, j.Digest)
+}
+
+// lost tells whether no registry has a manifest's content whole.
+func (w *world) lost(repository string, d digest.Digest) bool {
+	for _, name := range w.history.Topology.registries() {
+		if !w.lacks(name, repository, d) {
+			return false
+		}
+	}
+	return true
+}
+
+// lacks tells whether a registry lacks a manifest or something of it.
+func (w *world) lacks(registry, repository string, d digest.Digest) bool {
+	s := w.sites[registry]
+	m, ok := s.Manifest(repository, d.String())
+	return !ok || len(w.graph(s, repository, m).missing) > 0
 }
 
 // arrived tells what a destination's tag lacks of its source's.
@@ -339,7 +354,7 @@ func (w *world) arrived(p *process, from, to tagAt, findings []replicator.Findin
 		}) {
 			return
 		}
-		if w.stays(p, from, to, want.Digest, findings) {
+		if w.stays(p, from, to, want.Digest, findings) || w.lost(from.repository, want.Digest) {
 			return
 		}
 		note("P1: %s names %.19s, and %s names %.19s", from, want.Digest, to, got.Digest)
