@@ -278,16 +278,18 @@ func (f *flight) run(ctx context.Context) {
 
 // pump moves the blob from the source into chunks.
 func (f *flight) pump(ctx context.Context) error {
+	own := int32(0) // one of up to wholeSize is not counted, and may come in pieces after a break
+	if f.desc.Size > wholeSize {
+		own = 1
+	}
+	f.reads.great.Add(own)
+	defer f.reads.great.Add(-own)
 	in := &blobReader{
 		ctx: ctx, src: f.src, desc: f.desc, pool: f.reads.pool, read: func(n int) { f.read.Add(int64(n)) },
-		others:  func() int { return int(f.reads.great.Load()) },
+		others:  func() int { return int(f.reads.great.Load() - own) },
 		nearest: func(d time.Duration) time.Duration { return f.reads.nearest(f.key.identity, d) },
 	}
 	defer in.close()
-	if f.desc.Size > wholeSize {
-		f.reads.great.Add(1)
-		defer f.reads.great.Add(-1)
-	}
 	hashed := oci.NewHashingReader(in, f.desc)
 	if f.desc.Size == 0 {
 		var none [1]byte
@@ -297,8 +299,8 @@ func (f *flight) pump(ctx context.Context) error {
 		return nil
 	}
 	count := int((f.desc.Size + chunkSize - 1) / chunkSize)
-	var own [smallChunks]*chunk
-	taken := own[:0]
+	var kept [smallChunks]*chunk
+	taken := kept[:0]
 	if f.small {
 		var err error
 		if taken, err = f.take(ctx, taken, count); err != nil {
@@ -311,7 +313,7 @@ func (f *flight) pump(ctx context.Context) error {
 				return err
 			}
 			var err error
-			if taken, err = f.take(ctx, own[:0], 1); err != nil {
+			if taken, err = f.take(ctx, kept[:0], 1); err != nil {
 				return err
 			}
 		}

@@ -42,7 +42,7 @@ type blobReader struct {
 	desc v1.Descriptor
 	pool *pool
 	read func(n int) // told every byte from the source
-	// others tells how many great blobs are being read, this one included.
+	// others tells how many great blobs are being read beside this one.
 	others func() int
 	// nearest is told how long the first byte took; it gives the least of this
 	// source's.
@@ -155,11 +155,11 @@ func (r *blobReader) watch(began, now time.Time) {
 		rate = 0
 	}
 	r.watched, r.from, r.waited = now, r.at, 0
-	others := r.others()
-	slow = slow && (far || others <= nearReads && rate < fastEnough)
+	blobs := 1 + r.others()
+	slow = slow && (far || blobs <= nearReads && rate < fastEnough)
 	if slow && !r.whole && r.piece.ranged && r.desc.Size-r.piece.end >= worthAhead {
 		r.met = r.piece.end
-		r.ahead = readAhead(r.ctx, r, r.met, others, rate)
+		r.ahead = readAhead(r.ctx, r, r.met, blobs, rate)
 	}
 }
 

@@ -127,7 +127,7 @@ func randomBlob(size int) ([]byte, v1.Descriptor) {
 func readAll(t *testing.T, f *farSource, desc v1.Descriptor, p *pool, perChunk time.Duration) time.Duration {
 	t.Helper()
 	began := time.Now()
-	in := &blobReader{ctx: t.Context(), src: f, desc: desc, pool: p, read: func(int) {}, others: func() int { return 1 }, nearest: func(d time.Duration) time.Duration { return d }}
+	in := &blobReader{ctx: t.Context(), src: f, desc: desc, pool: p, read: func(int) {}, others: func() int { return 0 }, nearest: func(d time.Duration) time.Duration { return d }}
 	defer func() {
 		in.close()
 		if p.available() != p.total || f.open.Load() != 0 {
@@ -192,6 +192,37 @@ func TestBlobsUpToASizeAreOneRequest(t *testing.T) {
 		if f.requests.Load() != 1 {
 			t.Errorf("%d requests", f.requests.Load())
 		}
+	})
+}
+
+// A blob that would have come by one request comes in pieces after a break, and
+// over more connections where they are slow: it is no great blob, and may be
+// the only one.
+func TestABlobThatBrokeIsReadAheadAlone(t *testing.T) {
+	content, desc := randomBlob(wholeSize)
+	synctest.Test(t, func(t *testing.T) {
+		var connections atomic.Int64
+		f := &farSource{content: content, rtt: 80 * time.Millisecond, perConnection: 20e6, perLink: 200e6, cut: func() int {
+			if connections.Add(1) == 1 {
+				return 8 * mega
+			}
+			return 0
+		}}
+		copier := New(Options{})
+		r := copier.reads.reader("oci://eu", f, desc)
+		in, err := (&body{r: r, sent: func(int) {}}).Open(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := io.Copy(io.Discard, in)
+		if err := errors.Join(err, in.Close()); err != nil || n != desc.Size {
+			t.Errorf("%d of %d bytes, %v", n, desc.Size, err)
+		}
+		r.leave()
+		if f.given.Load() != desc.Size || f.most.Load() < fewestStreams {
+			t.Errorf("%d bytes for %d, over %d connections", f.given.Load(), desc.Size, f.most.Load())
+		}
+		noLeaks(t, copier)
 	})
 }
 
@@ -289,7 +320,7 @@ func TestReadingAheadEndsWithItsContextAndWithErrors(t *testing.T) {
 				if fault != nil {
 					src = &failing{f, fault, 10}
 				}
-				in := &blobReader{ctx: ctx, src: src, desc: desc, pool: p, read: func(int) {}, others: func() int { return 1 }, nearest: func(d time.Duration) time.Duration { return d }}
+				in := &blobReader{ctx: ctx, src: src, desc: desc, pool: p, read: func(int) {}, others: func() int { return 0 }, nearest: func(d time.Duration) time.Duration { return d }}
 				if fault == nil {
 					time.AfterFunc(time.Second/2, func() { cancel(cause) })
 				}
