@@ -79,6 +79,9 @@ func TestEveryKindOfPushArrivesByteIdentical(t *testing.T) {
 				return err
 			}
 			_, err := c.Digest(ctx, all[i].repository, all[i].tag)
+			if err == nil && all[i].again != "" { // a push of its own
+				_, err = c.Digest(ctx, all[i].repository, all[i].again)
+			}
 			return err
 		})
 	}

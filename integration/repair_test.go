@@ -60,30 +60,42 @@ func TestASweepRepairsWhatADestinationLost(t *testing.T) {
 			}
 			harness.WaitFor(t, "the first copies", soon, whole)
 			w.WaitStatus("prod", "us", "green", soon, green)
+			w.noFindings("slow-sweep")
 
-			// While nothing can be written there, status must turn and stay so.
+			// Once it is noticed, status is not green until it is repaired, for as
+			// long as nothing can be written there.
 			heal := w.proxy["us"].Inject(harness.Fault{Status: 500, Match: func(r harness.Request) bool {
 				return r.Method == http.MethodPut || r.Method == http.MethodPost
 			}})
 			lose(w, images)
-			lost := time.Now()
-			behind := func(r harness.RouteStatus) bool { return r.State != "met" || r.Lag != nil && *r.Lag > 0 }
-			w.WaitStatus("prod", "us", "behind", soon, behind)
-			swept := time.Now()
-			w.WaitStatus("prod", "us", "a sweep later, still behind", soon, func(r harness.RouteStatus) bool {
-				if !behind(r) {
-					// Proofs that were due anyway look so for a moment; after
-					// some sweeps every tag's proof has been due.
-					if time.Since(lost) > 8*time.Second {
-						t.Fatalf("not behind before the repair: %s", r)
-					}
-					swept = time.Now()
-					return false
+			w.WaitFinding(soon, "", "", "missing")
+			var last *time.Time
+			sweeps := 0
+			w.WaitStatus("prod", "us", "two sweeps later, still behind", soon, func(r harness.RouteStatus) bool {
+				if r.State == "met" && (r.Lag == nil || *r.Lag == 0) {
+					t.Fatalf("not behind before the repair: %s", r)
 				}
-				return r.LastSweep != nil && r.LastSweep.After(swept)
+				if r.LastSweep != nil && (last == nil || r.LastSweep.After(*last)) {
+					last = r.LastSweep
+					sweeps++
+				}
+				return sweeps > 2
 			})
 			heal()
-			harness.WaitFor(t, "the repair", 90*time.Second, whole)
+			harness.WaitFor(t, "the repair", 90*time.Second, func(ctx context.Context) error {
+				s, err := w.Status(ctx)
+				if err != nil {
+					return err
+				}
+				r, err := s.Route("prod", "us")
+				if err != nil {
+					return err
+				}
+				if err = whole(ctx); err != nil && green(r) {
+					t.Fatalf("green before the repair: %s: %v", r, err)
+				}
+				return err
+			})
 			w.WaitStatus("prod", "us", "green again", soon, green)
 		})
 	}

@@ -2,6 +2,8 @@ package integration
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"testing"
 	"time"
@@ -73,10 +75,13 @@ func TestAFanOutThatTheSourcesDeathSplitConverges(t *testing.T) {
 	if err := second.belongings(t.Context(), ap, "team/app"); err != nil {
 		t.Error(err)
 	}
-	jobs, err := w.Jobs(t.Context(), "state=waiting")
-	if err != nil || len(jobs) != 1 || jobs[0].Destination != "ap" || jobs[0].Error == nil || jobs[0].Error.Kind != "unconfirmed" {
-		t.Errorf("jobs %+v, %v", jobs, err)
-	}
+	harness.WaitFor(t, "a job that waits for the source's word", soon, func(ctx context.Context) error {
+		jobs, err := w.Jobs(ctx, "state=waiting")
+		if err != nil || len(jobs) != 1 || jobs[0].Destination != "ap" || jobs[0].Error == nil || jobs[0].Error.Kind != "unconfirmed" {
+			return fmt.Errorf("jobs %+v: %w", jobs, errors.Join(err, errors.New("not so")))
+		}
+		return nil
+	})
 	writes := len(w.proxy["ap"].TagWrites())
 
 	w.reg["eu"].Start()

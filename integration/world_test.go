@@ -196,12 +196,10 @@ func (a attached) belongings(ctx context.Context, c *harness.Client, repository 
 // noFindings fails where there is a finding of a kind that is not allowed.
 func (w *world) noFindings(allowed ...string) {
 	w.t.Helper()
-	var findings []harness.Finding
-	// A database that has just come back may cut one more connection.
-	harness.WaitFor(w.t, "the findings", soon, func(ctx context.Context) (err error) {
-		findings, err = w.Findings(ctx)
-		return err
-	})
+	findings, err := w.Findings(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
 	for _, f := range findings {
 		if !slices.Contains(allowed, f.Kind) {
 			w.t.Errorf("finding %s about %s/%s:%s %s: %s", f.Kind, f.Registry, f.Repository, f.Tag, f.Digest, f.Message)
