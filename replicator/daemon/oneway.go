@@ -316,6 +316,7 @@ func (r *run) stand(ctx context.Context, from delivery, targets []*target) (holl
 			}
 			r.settled(t, from.root.Digest, &out)
 			r.set(out)
+			r.watchLate(t, from.root.Digest)
 			return nil
 		}
 		report, err := verify.Image(ctx, t.repo, t.job.Tag, r.proof(ctx, t.place, nil))

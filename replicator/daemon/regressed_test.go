@@ -147,3 +147,34 @@ func TestALateMoveIsKnownForOurs(t *testing.T) {
 		})
 	}
 }
+
+// A push that goes back to what the tag names still has nothing to move: the
+// move in between, which was given up, may come after it all the same.
+func TestAMoveThatComesLateAfterARollback(t *testing.T) {
+	first, second := ocitest.Image("one", 1), ocitest.Image("two", 1)
+	in(t, star(), func(w *world) {
+		us := w.sites["us"]
+		w.push("eu", app, "v1", first)
+		w.proven("us", app, "v1", first)
+		w.rest()
+		var given atomic.Bool
+		us.on(func(_ context.Context, call ocitest.Call) error {
+			if call.Method != ocitest.PutManifest || call.Reference != "v1" || given.Swap(true) {
+				return nil
+			}
+			return &oci.RegistryError{Registry: "us", Operation: "PUT manifest", Kind: oci.ErrInterrupted}
+		})
+		w.push("eu", app, "v1", second)
+		w.until("its answer never came", given.Load)
+		w.push("eu", app, "v1", first)
+		w.rest()
+		w.proven("us", app, "v1", first)
+		time.Sleep(20 * time.Second)
+		us.Push(app, "v1", second)
+		w.until("it is repaired", func() bool { return us.names(app, "v1") == first.Digest() })
+		w.rest()
+		if f := w.allFindings(); len(f) != 1 || f[0].Kind != replicator.FindingRegressed {
+			t.Errorf("findings:\n%s", w.describe())
+		}
+	})
+}
