@@ -156,6 +156,8 @@ func (b *batch) accept(d *desire) (verdict, error) {
 		return 0, err
 	}
 	r.flow = d.flow
+	// A running job proves the ends that its routes wanted when it was claimed.
+	p.joins = d.flow != replicator.OneWay && r.edge != before.edge
 	v, replaced, err := r.push(p, b.now, check)
 	if err != nil {
 		return 0, err

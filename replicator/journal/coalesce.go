@@ -12,6 +12,7 @@ type push struct {
 	behind int64
 	sender bool
 	full   bool
+	joins  bool // a route that the running job did not know of
 }
 
 // A verdict is what became of a push.
@@ -67,7 +68,7 @@ func (r *row) push(p push, now int64, check refusalCheck) (v verdict, replaced *
 		v, err = r.refuse(check, renewed)
 		return v, replaced, err
 	case running:
-		if quiet {
+		if quiet && !p.joins {
 			r.lane = min(r.lane, p.lane)
 			return renewed, nil, nil
 		}

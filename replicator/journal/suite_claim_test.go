@@ -171,6 +171,29 @@ func (h *harness) twoWay(a, b, tag, content string) replicator.Job {
 		Wants: []replicator.Want{{Route: a + b, Destination: b}, {Route: b + a, Destination: a}}}
 }
 
+var _ = holds("a route that joins a pair's running job has it looked at once more", func(t *testing.T, h *harness) {
+	there := h.twoWay("a", "b", "v1", "x")
+	there.Lane, there.Wants = replicator.LaneSweep, there.Wants[:1]
+	back := h.twoWay("a", "b", "v1", "x")
+	back.Lane, back.Wants = replicator.LaneSweep, back.Wants[1:]
+	h.accept(there)
+	c := h.claim()
+	if got := c.Jobs[0].Wants; len(got) != 1 || got[0].Destination != "b" {
+		t.Fatalf("%+v", got)
+	}
+	h.accept(back, there, back) // the first joins, the others tell nothing new
+	h.finish(c, nil)
+	c = h.claim()
+	if len(c.Jobs) != 1 || len(c.Jobs[0].Wants) != 2 {
+		t.Fatalf("what joined is forgotten: %+v", c)
+	}
+	h.accept(back, there)
+	h.finish(c, nil)
+	if more := h.claims(1); len(more) != 0 {
+		t.Errorf("claimed once more: %+v", more)
+	}
+})
+
 var _ = holds("a tag is moved by one claim at a time, at either end of a pair", func(t *testing.T, h *harness) {
 	h.accept(h.twoWay("a", "b", "v1", "x"), h.twoWay("a", "c", "v1", "x"), h.twoWay("b", "c", "v1", "x"))
 	for range 3 {
