@@ -17,20 +17,22 @@ func (r *run) intentOf(from delivery, t *target) replicator.Intent {
 	return replicator.Intent{At: t.place.Identity, Old: t.present, New: from.root.Digest}
 }
 
-// beginMove writes a tag's move down before its end is known.
-func (r *run) beginMove(ctx context.Context, from delivery, t *target) error {
+// beginMove writes a tag's move down before its end is known; fresh tells that
+// it was not on record from an earlier try.
+func (r *run) beginMove(ctx context.Context, from delivery, t *target) (fresh bool, err error) {
 	intent := r.intentOf(from, t)
-	if err := r.journal.Begin(ctx, r.claim, t.job.ID, intent); err != nil {
-		return fmt.Errorf("write down the tag's move: %w", err)
+	if fresh, err = r.journal.Begin(ctx, r.claim, t.job.ID, intent); err != nil {
+		return false, fmt.Errorf("write down the tag's move: %w", err)
 	}
 	t.begun = append(t.begun, intent)
-	return nil
+	return fresh, nil
 }
 
 // unanswered sees to what is on record of a move that has failed. One that was
-// refused was not made, and what began with it (fresh) is taken back. Any other
-// may have been made, or come yet, after the next: a tag's first move is written
-// down only then, since most first moves succeed and need no commit of their own.
+// refused was not made, and what began with it (fresh) is taken back: not what an
+// earlier try began, which may have been made. Any other may have been made, or
+// come yet, after the next: a tag's first move is written down only then, since
+// most first moves succeed and need no commit of their own.
 func (r *run) unanswered(ctx context.Context, from delivery, t *target, fresh bool, why error) {
 	intent := r.intentOf(from, t)
 	var err error
@@ -38,7 +40,7 @@ func (r *run) unanswered(ctx context.Context, from delivery, t *target, fresh bo
 	case !refusedMove(why):
 		r.givenUp.note(t.place, t.job.Tag, from.root.Digest, r.now())
 		if !t.movedTo(from.root.Digest) {
-			err = r.beginMove(ctx, from, t)
+			_, err = r.beginMove(ctx, from, t)
 		}
 	case fresh:
 		t.begun = slices.DeleteFunc(t.begun, func(i replicator.Intent) bool { return i == intent })
@@ -70,9 +72,6 @@ func (t *target) ours() bool {
 		return i.At == t.place.Identity && (t.present == i.New || t.present == i.Old)
 	})
 }
-
-// begins tells whether a move is on record as begun.
-func (t *target) begins(move replicator.Intent) bool { return slices.Contains(t.begun, move) }
 
 // movedTo tells whether a move of our own to a digest has begun whose end is not
 // on record: the registry may have taken it without our hearing of it.

@@ -99,8 +99,8 @@ func (r *run) putTag(ctx context.Context, from delivery, t *target) error {
 	if t.intent || t.known {
 		// Should we end before the record is written, whoever looks next finds a
 		// tag that is not as recorded: this says that it was us.
-		fresh = !t.begins(r.intentOf(from, t))
-		if err := r.beginMove(ctx, from, t); err != nil {
+		var err error
+		if fresh, err = r.beginMove(ctx, from, t); err != nil {
 			return err
 		}
 	}

@@ -320,6 +320,36 @@ func TestTwoWaysARefusedMoveIsNotBegun(t *testing.T) {
 	}
 }
 
+// A move without an answer, refused when it is tried again, may have been made
+// the first time: when it comes late it is no push of anybody's.
+func TestTwoWaysALateMoveThatWasRefusedAgainIsOurs(t *testing.T) {
+	in(t, pair(), func(w *world) {
+		eu, us := w.sites["eu"], w.sites["us"]
+		first, second := ocitest.Image("one", 1), ocitest.Image("two", 1)
+		var tries atomic.Int32
+		eu.on(func(_ context.Context, c ocitest.Call) error {
+			if c.Method != ocitest.PutManifest || c.Reference != "v1" {
+				return nil
+			}
+			if tries.Add(1) == 1 {
+				return &oci.RegistryError{Kind: oci.ErrInterrupted}
+			}
+			return &oci.ThrottledError{Err: errors.New("too many requests")}
+		})
+		w.push("us", app, "v1", first)
+		w.until("it is refused", func() bool { return tries.Load() > 1 })
+		eu.Push(app, "v1", first) // the first try's
+		us.Push(app, "v1", second)
+		eu.off()
+		w.accept(w.event("us", app, "v1", second.Digest()))
+		w.until("it has gone over", func() bool { return eu.names(app, "v1") == second.Digest() })
+		w.rest()
+		if f := w.found(replicator.FindingConflict); len(f) != 0 {
+			t.Errorf("findings:\n%s", w.describe())
+		}
+	})
+}
+
 func TestTwoWaysConflictPolicies(t *testing.T) {
 	newest := func(r *plan.Route) { r.Conflict = "newest" }
 	preferring := func(name string) func(*plan.Route) {

@@ -26,36 +26,30 @@ type intentText struct {
 }
 
 // Begin writes down a tag's move before it is made: until a Base ends it, a
-// side that names either end of it has not moved by itself. ErrFenced where
-// the claim is no longer ours.
-func (j *Journal) Begin(ctx context.Context, claim Claim, jobID string, intent replicator.Intent) error {
-	return j.write(ctx, true, func(b *batch) error {
-		if err := b.fence(claim); err != nil {
-			return err
+// side that names either end of it has not moved by itself. It tells whether the
+// move was not on record yet. ErrFenced where the claim is no longer ours.
+func (j *Journal) Begin(ctx context.Context, claim Claim, jobID string, intent replicator.Intent) (fresh bool, err error) {
+	begun := intentText{intent.At, string(intent.Old), string(intent.New)}
+	err = j.changeIntents(ctx, claim, jobID, func(intents []intentText) []intentText {
+		if fresh = !slices.Contains(intents, begun); fresh {
+			intents = append(intents, begun)
 		}
-		r, err := b.claimed(claim, jobID)
-		if err != nil {
-			return err
-		}
-		base, intents, err := b.base(r.key)
-		if err != nil {
-			return err
-		}
-		begun := intentText{intent.At, string(intent.Old), string(intent.New)}
-		if slices.Contains(intents, begun) {
-			return nil
-		}
-		intents = append(intents, begun)
-		if len(intents) > maxIntents {
-			intents = intents[len(intents)-maxIntents:]
-		}
-		return b.saveBase(r.key, base, intents)
+		return intents[max(0, len(intents)-maxIntents):]
 	})
+	return fresh, err
 }
 
 // Withdraw takes back a move that was begun and then refused: nothing was
 // written. ErrFenced where the claim is no longer ours.
 func (j *Journal) Withdraw(ctx context.Context, claim Claim, jobID string, intent replicator.Intent) error {
+	begun := intentText{intent.At, string(intent.Old), string(intent.New)}
+	return j.changeIntents(ctx, claim, jobID, func(intents []intentText) []intentText {
+		return slices.DeleteFunc(intents, func(i intentText) bool { return i == begun })
+	})
+}
+
+// changeIntents changes what is begun of a job that the claim holds.
+func (j *Journal) changeIntents(ctx context.Context, claim Claim, jobID string, change func([]intentText) []intentText) error {
 	return j.write(ctx, true, func(b *batch) error {
 		if err := b.fence(claim); err != nil {
 			return err
@@ -68,12 +62,11 @@ func (j *Journal) Withdraw(ctx context.Context, claim Claim, jobID string, inten
 		if err != nil {
 			return err
 		}
-		begun := intentText{intent.At, string(intent.Old), string(intent.New)}
-		i := slices.Index(intents, begun)
-		if i < 0 {
+		was := slices.Clone(intents)
+		if intents = change(intents); slices.Equal(intents, was) {
 			return nil
 		}
-		return b.saveBase(r.key, base, slices.Delete(intents, i, i+1))
+		return b.saveBase(r.key, base, intents)
 	})
 }
 

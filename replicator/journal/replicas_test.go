@@ -88,7 +88,7 @@ func TestADeadReplicasJobsAreHandedBackAndItsWritesFenced(t *testing.T) {
 	if err := dead.Finish(ctx0, claim, done); !errors.Is(err, ErrFenced) {
 		t.Errorf("a late finish: %v", err)
 	}
-	if err := dead.Begin(ctx0, claim, claim.Jobs[0].ID, replicator.Intent{At: "x", New: dgst("x")}); !errors.Is(err, ErrFenced) {
+	if _, err := dead.Begin(ctx0, claim, claim.Jobs[0].ID, replicator.Intent{At: "x", New: dgst("x")}); !errors.Is(err, ErrFenced) {
 		t.Errorf("a late begin: %v", err)
 	}
 	if until := dead.ClaimUntil(claim); until.IsZero() {

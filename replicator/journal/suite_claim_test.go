@@ -225,7 +225,7 @@ var _ = holds("an outcome under a lost lease writes nothing", func(t *testing.T,
 		if err := h.Release(ctx0, c); !errors.Is(err, ErrFenced) {
 			t.Errorf("release: %v", err)
 		}
-		if err := h.Begin(ctx0, c, job.ID, replicator.Intent{At: "a", New: dgst("x")}); !errors.Is(err, ErrFenced) {
+		if _, err := h.Begin(ctx0, c, job.ID, replicator.Intent{At: "a", New: dgst("x")}); !errors.Is(err, ErrFenced) {
 			t.Errorf("begin: %v", err)
 		}
 	}
@@ -350,15 +350,17 @@ var _ = holds("bases and intents outlive their rows", func(t *testing.T, h *harn
 		t.Errorf("%+v", got)
 	}
 	intents := []replicator.Intent{{At: "oci:b.example.com", New: dgst("x")}, {At: "oci:a.example.com", Old: dgst("x"), New: dgst("y")}}
-	for _, i := range append(intents, intents[0]) {
-		h.ok(h.Begin(ctx0, c, job.ID, i))
+	for n, i := range append(intents, intents[0]) {
+		if fresh := must(h.Begin(ctx0, c, job.ID, i))(t); fresh != (n < len(intents)) {
+			t.Errorf("%d: begun for the first time: %t", n, fresh)
+		}
 	}
 	if diff := cmp.Diff(replicator.Base{Intents: intents}, must(h.Base(ctx0, job))(t)); diff != "" {
 		t.Error(diff)
 	}
 	refused := replicator.Intent{At: "oci:b.example.com", Old: dgst("x"), New: dgst("z")}
 	h.ok(h.Withdraw(ctx0, c, job.ID, refused)) // never begun
-	h.ok(h.Begin(ctx0, c, job.ID, refused))
+	must(h.Begin(ctx0, c, job.ID, refused))(t)
 	h.ok(h.Withdraw(ctx0, c, job.ID, refused))
 	if diff := cmp.Diff(replicator.Base{Intents: intents}, must(h.Base(ctx0, job))(t)); diff != "" {
 		t.Error(diff)
@@ -374,7 +376,7 @@ var _ = holds("bases and intents outlive their rows", func(t *testing.T, h *harn
 	if diff := cmp.Diff(replicator.Base{Digest: dgst("x")}, must(h.Base(ctx0, job))(t)); diff != "" {
 		t.Error(diff)
 	}
-	if err := h.Begin(ctx0, c, job.ID, intents[0]); !errors.Is(err, ErrFenced) {
+	if _, err := h.Begin(ctx0, c, job.ID, intents[0]); !errors.Is(err, ErrFenced) {
 		t.Errorf("an intent of an ended job: %v", err)
 	}
 })
@@ -382,7 +384,7 @@ var _ = holds("bases and intents outlive their rows", func(t *testing.T, h *harn
 var _ = holds("a person settles a conflict by its base", func(t *testing.T, h *harness) {
 	h.accept(h.twoWay("a", "b", "v1", "x"))
 	c := h.claim()
-	h.ok(h.Begin(ctx0, c, c.Jobs[0].ID, replicator.Intent{At: "oci:b.example.com", New: dgst("x")}))
+	must(h.Begin(ctx0, c, c.Jobs[0].ID, replicator.Intent{At: "oci:b.example.com", New: dgst("x")}))(t)
 	h.ok(h.SetBase(ctx0, c.Jobs[0], dgst("y"), "cli root@host"))
 	if diff := cmp.Diff(replicator.Base{Digest: dgst("y")}, must(h.Base(ctx0, c.Jobs[0]))(t)); diff != "" {
 		t.Error(diff)
