@@ -157,10 +157,20 @@ func (r *run) referrersOf(ctx context.Context, from delivery, subject, proven di
 		return
 	}
 	from.root = root
-	prove := func(t *target, roots []digest.Digest) (verify.Report, error) {
-		return verify.Content(ctx, t.repo, root, r.proof(ctx, t.place, roots))
-	}
-	done := func(t *target, report verify.Report) error {
+	var hollow []*target
+	settle := func(t *target, roots []digest.Digest) error {
+		report, err := verify.Content(ctx, t.repo, root, r.proof(ctx, t.place, roots))
+		if err != nil {
+			return err
+		}
+		if len(report.Missing) > 0 && len(report.Corrupt) == 0 && !t.hollow {
+			// The subject itself has lost content. No tag may name it any more, and
+			// then nothing else repairs it.
+			t.hollow = true
+			r.doubt(t.place)
+			hollow = append(hollow, t)
+			return nil
+		}
 		if err := r.unsound(t, report); err != nil {
 			return err
 		}
@@ -168,29 +178,8 @@ func (r *run) referrersOf(ctx context.Context, from delivery, subject, proven di
 		r.done(t, from, proven, report.Bytes, nil)
 		return nil
 	}
-	var hollow []*target
-	r.copyReferrers(ctx, from, targets, func(t *target, roots []digest.Digest) error {
-		report, err := prove(t, roots)
-		if err != nil {
-			return err
-		}
-		if len(report.Missing) > 0 && len(report.Corrupt) == 0 {
-			// The subject itself has lost content. No tag may name it any more, and
-			// then nothing else repairs it.
-			r.doubt(t.place)
-			hollow = append(hollow, t)
-			return nil
-		}
-		return done(t, report)
-	})
-	if len(hollow) == 0 {
-		return
+	r.copyReferrers(ctx, from, targets, settle)
+	if len(hollow) > 0 {
+		r.copyWhole(ctx, from, hollow, settle)
 	}
-	r.copyWhole(ctx, from, hollow, func(t *target, roots []digest.Digest) error {
-		report, err := prove(t, roots)
-		if err != nil {
-			return err
-		}
-		return done(t, report)
-	})
 }
